@@ -62,7 +62,7 @@ class Clause:
 
 
 class ClauseState(Protocol):
-    """A clause whose acoustics are known and whose audio is partly made; never mutated, opaque but for these."""
+    """A clause whose acoustics are known and whose audio is partly made: immutable, otherwise opaque."""
 
     @property
     def remaining_samples(self) -> int:
