@@ -1,0 +1,1 @@
+"""Loaded models behind one contract; `contract`, `messages` and `errors` import no torch."""
