@@ -1,0 +1,51 @@
+"""Settings of one device process; the gateway validates them and hands them over at the start."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from pipelines.errors import InvalidRequest
+
+
+class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the device process loads and promises.
+
+    text, image, speech: model folders; "" for the embedded model. threads: torch threads, 0 for one a core
+    (never more). promised_delay_ms: longest gap between preemption points. slice_ms: how long a slice of
+    riders may grow. kv_tokens: room of the text model's KV cache in tokens. max_jobs: jobs a pipeline admits.
+    """
+
+    device: str = "cpu"
+    text: str = ""
+    image: str = ""
+    speech: str = ""
+    transcription: bool = True
+    dtype: str = "float32"
+    threads: int = 0
+    promised_delay_ms: float = 25.0
+    slice_ms: float = 60.0
+    kv_tokens: int = 65_536
+    max_jobs: int = 64
+    max_image_side: int = 1024
+    decoders: int = 2
+
+    def __post_init__(self) -> None:
+        cores = os.cpu_count() or 1
+        _between("device.threads", self.threads, 0, cores)
+        _between("device.promised_delay_ms", self.promised_delay_ms, 1, 1000)
+        _between("device.slice_ms", self.slice_ms, 1, 10_000)
+        _between("device.kv_tokens", self.kv_tokens, 256, 1 << 26)
+        _between("device.max_jobs", self.max_jobs, 1, 65_536)
+        _between("device.max_image_side", self.max_image_side, 64, 4096)
+        _between("device.decoders", self.decoders, 1, 64)
+        if self.device != "cpu" and not self.device.startswith("cuda"):
+            raise InvalidRequest("device.device", f'"cpu" or "cuda[:N]", not {self.device!r}')
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise InvalidRequest("device.dtype", f"float32, bfloat16 or float16, not {self.dtype!r}")
+
+
+def _between(field: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InvalidRequest(field, f"must be {low} to {high}, not {value}")
