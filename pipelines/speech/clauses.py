@@ -72,6 +72,8 @@ _JOINERS = re.compile(
     r"\s(?=(?:and|but|or|nor|so|because|which|while|when|where|if|that|then|until|unless|with)\s)"
 )
 _SPACE = re.compile(r"\s")
+_VISIBLE = re.compile(r"\S")
+_NO_BLANK = re.compile(r"[^ \t]")
 _OPENERS = "\"'“‘«([{*_"
 
 
@@ -113,7 +115,7 @@ class ClauseSplitter:
     def _border(self, ended: bool) -> tuple[int, Border] | None:
         """End and kind of the first clause held, or None while it is open."""
         longest = self._limits.first_characters if self._first else self._limits.characters
-        blank = len(self._rest) - len(self._rest.lstrip())
+        blank = _start(_VISIBLE, self._rest, 0)
         limit = blank + longest
         for mark in _MARK.finditer(self._rest, self._scanned):
             if mark.end() > limit:
@@ -128,16 +130,17 @@ class ClauseSplitter:
 
     def _judge(self, mark: re.Match[str], ended: bool) -> bool | None:
         """Whether a clause ends at the mark; None: the text that decides has not arrived."""
-        before, after = self._rest[: mark.start()], self._rest[mark.end() :]
+        before = self._rest[: mark.start()]
         if not any(c.isalnum() for c in before):
             return False
-        if not after:
+        if mark.end() == len(self._rest):
             return False if ended else None
         if mark.lastgroup == "wide":
             return True
         if mark.lastgroup in ("phrase", "dash"):
             return len(before.split()) >= (self._limits.first_words if self._first else self._limits.words)
-        follows = after.lstrip(" \t" if mark.lastgroup == "line" else None)[:1]
+        next_at = _start(_NO_BLANK if mark.lastgroup == "line" else _VISIBLE, self._rest, mark.end())
+        follows = self._rest[next_at : next_at + 1]
         if mark.lastgroup == "line":
             return None if not (follows or ended) else follows in "\n-*•–#" or follows.isdigit()
         return _ends_sentence(before, mark.group(), follows, ended)
@@ -155,6 +158,11 @@ class ClauseSplitter:
         if space or len(self._rest) > blank + self._limits.longest_word:
             return end, Border.LENGTH
         return None
+
+
+def _start(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.search(text, at)
+    return found.start() if found else len(text)
 
 
 def _ends_sentence(before: str, mark: str, follows: str, ended: bool) -> bool | None:
