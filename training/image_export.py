@@ -1,0 +1,71 @@
+"""Finishes the autoencoder, and writes the folder in Stable Diffusion's layout with half-precision weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+
+from training.image_unet import averaged_networks, new_scheduler
+from training.image_vae import encode, new_vae, training_picture
+
+
+@torch.no_grad()
+def _normalise_latents(vae: Any, count: int = 384, seed: int = 7) -> None:
+    """Folds each latent channel's mean and deviation into the two 1x1 convolutions, so that latents are N(0, 1)-like."""
+    rng = np.random.default_rng(seed)
+    latents = encode(vae, np.stack([training_picture(rng) for _ in range(count)]))
+    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    into, out = vae.quant_conv, vae.post_quant_conv
+    out.bias += out.weight[:, :, 0, 0] @ mean
+    out.weight *= deviation.view(1, -1, 1, 1)
+    into.bias[:4] = (into.bias[:4] - mean) / deviation
+    into.weight[:4] /= deviation.view(-1, 1, 1, 1)
+    into.bias[4:] -= 2 * deviation.log()
+
+
+def finished_vae(work: Path) -> Any:
+    """The trained autoencoder with normalised latents and its scaling_factor; made once, then read from `work`/vae."""
+    folder = work / "vae"
+    vae = new_vae()
+    if folder.exists():
+        return type(vae).from_pretrained(folder).eval()
+    vae.load_state_dict(torch.load(work / "vae.pt", map_location="cpu", weights_only=True)["vae"])
+    vae.eval()
+    _normalise_latents(vae)
+    vae.half().float()
+    rng = np.random.default_rng(8)
+    spread = float(encode(vae, np.stack([training_picture(rng) for _ in range(128)])).std())
+    vae.register_to_config(scaling_factor=round(1.0 / spread, 4))
+    vae.save_pretrained(folder)
+    return vae
+
+
+def export(work: Path, folder: Path) -> None:
+    """Writes model_index.json, scheduler/, text_encoder/, tokenizer/, unet/, vae/ to `folder`, weights in fp16."""
+    unet, text_encoder, tokenizer = averaged_networks(work)
+    pipeline = StableDiffusionPipeline(
+        vae=finished_vae(work),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(work / "tokenizer" / name, folder / "tokenizer" / name)
+    for path in folder.glob("*/config.json"):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings.pop("_name_or_path", None)
+        if "dtype" in settings:
+            settings["dtype"] = "float32"
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

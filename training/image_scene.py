@@ -1,0 +1,114 @@
+"""What a picture shows: the vocabulary of the image models' world, drawn scenes, and what is held out of training.
+
+A `Scene` is pure structure (kinds, colours, sizes, relation, setting): `image_captions` puts it into words,
+`image_renderer` into pixels, `image_checker` looks for it in a picture. Layout and jitter are the renderer's.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+KINDS: Final = (
+    "circle", "square", "triangle", "star", "heart", "ring", "cross", "hexagon", "moon", "tree", "house", "boat",
+)  # fmt: skip
+COLOURS: Final = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "white", "black")
+CONTAINERS: Final = ("circle", "square", "heart", "hexagon", "ring")
+INSIDERS: Final = ("circle", "square", "triangle", "star", "heart", "cross", "hexagon")
+BACKGROUNDS: Final = ("plain", "red", "yellow", "green", "blue", "purple", "pink", "gray")
+
+Size = Literal["", "small", "large"]
+Pattern = Literal["", "striped", "dotted"]
+Relation = Literal["and", "left", "right", "above", "below", "inside"]
+Setting = Literal["plain", "hill", "water"]
+Hour = Literal["day", "night", "sunset"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing, or `count` equal things, to draw; an empty size means medium, an empty pattern a plain fill."""
+
+    kind: str
+    colour: str
+    size: Size = ""
+    pattern: Pattern = ""
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One or two items; `relation` is where the first is, seen from the second. `setting` other than plain has an hour."""
+
+    items: tuple[Item, ...]
+    relation: Relation = "and"
+    background: str = "plain"
+    setting: Setting = "plain"
+    hour: Hour = "day"
+
+
+def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _size(rng: np.random.Generator) -> Size:
+    return ("small", "large", "", "", "")[int(rng.integers(5))]  # type: ignore[return-value]
+
+
+def _pattern(rng: np.random.Generator) -> Pattern:
+    return ("striped", "dotted", "", "", "", "", "", "")[int(rng.integers(8))]  # type: ignore[return-value]
+
+
+def _background(rng: np.random.Generator, used: set[str]) -> str:
+    if rng.random() > 0.15:
+        return "plain"
+    return _pick(rng, tuple(name for name in BACKGROUNDS if name not in used))
+
+
+def _single(rng: np.random.Generator) -> Scene:
+    item = Item(_pick(rng, KINDS), _pick(rng, COLOURS), _size(rng), _pattern(rng))
+    return Scene((item,), background=_background(rng, {item.colour}))
+
+
+def _counted(rng: np.random.Generator) -> Scene:
+    item = Item(_pick(rng, KINDS), _pick(rng, COLOURS), count=int(rng.integers(2, 5)))
+    return Scene((item,), background=_background(rng, {item.colour}))
+
+
+def _pair(rng: np.random.Generator) -> Scene:
+    relation: Relation = ("and", "and", "left", "right", "above", "below", "inside")[int(rng.integers(7))]  # type: ignore[assignment]
+    inside = relation == "inside"
+    first = Item(_pick(rng, INSIDERS if inside else KINDS), _pick(rng, COLOURS), "" if inside else _size(rng))
+    second_colour = _pick(rng, tuple(c for c in COLOURS if c != first.colour))
+    second_kind = _pick(rng, tuple(k for k in (CONTAINERS if inside else KINDS) if k != first.kind))
+    second = Item(second_kind, second_colour, "" if inside else _size(rng))
+    return Scene((first, second), relation, _background(rng, {first.colour, second_colour}))
+
+
+def _landscape(rng: np.random.Generator) -> Scene:
+    hour: Hour = ("day", "day", "night", "sunset")[int(rng.integers(4))]  # type: ignore[assignment]
+    if rng.random() < 0.6:
+        return Scene((Item("boat", _pick(rng, COLOURS)),), setting="water", hour=hour)
+    return Scene((Item(_pick(rng, ("house", "house", "tree")), _pick(rng, COLOURS)),), setting="hill", hour=hour)
+
+
+def draw_scene(rng: np.random.Generator) -> Scene:
+    """A random scene: 52 % one object, 24 % two, 7 % several equal ones, 17 % landscapes."""
+    share = rng.random()
+    if share < 0.52:
+        return _single(rng)
+    if share < 0.76:
+        return _pair(rng)
+    return _counted(rng) if share < 0.83 else _landscape(rng)
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether training never sees this scene: any red boat, and a hash-chosen tenth of the two-object combinations."""
+    if any(item.kind == "boat" and item.colour == "red" for item in scene.items):
+        return True
+    if len(scene.items) < 2:
+        return False
+    names = sorted(f"{item.colour} {item.kind}" for item in scene.items)
+    return zlib.crc32("+".join(names).encode()) % 10 == 0
