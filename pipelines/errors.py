@@ -9,6 +9,7 @@ UpbeatError
 +-- DeadlinePassed       the client's deadline went by                      DEADLINE_EXCEEDED
 +-- Unauthenticated      no valid bearer token                              UNAUTHENTICATED
 +-- DeviceLost           the device process died; it is being restarted     UNAVAILABLE
++-- Draining             this server is shutting down                       UNAVAILABLE
 +-- ModelBroken          a folder that cannot be loaded, or NaN from it     INTERNAL
 """
 
@@ -64,6 +65,10 @@ class DeviceLost(UpbeatError):
     """The device process died; it is restarted by itself."""
 
 
+class Draining(UpbeatError):
+    """The server is shutting down and begins nothing new; another one may answer."""
+
+
 class ModelBroken(UpbeatError):
     """A model folder that cannot be loaded (names the file) or a model that computes NaN."""
 
@@ -79,6 +84,7 @@ KINDS: dict[str, type[UpbeatError]] = {
         DeadlinePassed,
         Unauthenticated,
         DeviceLost,
+        Draining,
         ModelBroken,
     )
 }

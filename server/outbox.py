@@ -2,10 +2,11 @@
 
 Rules:
   1. The device holds `capacity` credits at the start, spends one a chunk and parks the job at none. A chunk
-     that leaves the outbox gives its credit back, so it never holds more than `capacity` chunks (and one
-     last Done or Failed, which costs nothing).
+     that leaves the outbox gives its credit back, so it never holds more than `capacity` chunks and what
+     one slice may add to the last credit. Done and Failed cost nothing.
   2. After `discard` nothing leaves any more, whatever still arrives.
-  3. One reader. Owner: the gateway's event loop.
+  3. One reader. Owner: the gateway's event loop. It either awaits `get`, or is told by `on_arrival` and
+     calls `take`, which never waits.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Outbox:
 
     def __init__(self, capacity: int, grant: Callable[[int], None]) -> None:
         self.capacity = capacity
+        self.on_arrival: Callable[[], object] | None = None
         self._grant = grant
         self._chunks: deque[Chunk | UpbeatError] = deque()
         self._arrived = asyncio.Event()
@@ -46,22 +48,21 @@ class Outbox:
             return
         if isinstance(chunk, Done):
             self._ended = True
-        assert len(self._chunks) <= self.capacity, "the device spent credits it did not have"
         self._chunks.append(chunk)
-        self._arrived.set()
+        self._wake()
 
     def fail(self, error: UpbeatError) -> None:
         """The job has ended by an error, which the reader meets behind what has already arrived."""
         if not self._ended and not self._discarded:
             self._ended = True
             self._chunks.append(error)
-            self._arrived.set()
+            self._wake()
 
     def discard(self) -> None:
         """Nothing leaves from now on; a waiting reader is woken and meets the end."""
         self._discarded = True
         self._chunks.clear()
-        self._arrived.set()
+        self._wake()
 
     async def get(self) -> Chunk | None:
         """The next chunk; Done is the last one; None after `discard`.
@@ -73,9 +74,23 @@ class Outbox:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
+        return self.take()
+
+    def take(self) -> Chunk | None:
+        """The next chunk if one is there, without waiting; Done is the last one.
+
+        Raises: UpbeatError, when the job failed.
+        """
+        if not self._chunks:
+            return None
         chunk = self._chunks.popleft()
         if isinstance(chunk, UpbeatError):
             raise chunk
         if not isinstance(chunk, Done):
             self._grant(1)
         return chunk
+
+    def _wake(self) -> None:
+        self._arrived.set()
+        if self.on_arrival is not None:
+            self.on_arrival()
