@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.messages import Done, Input, JobClass, ModelInfo, Request, TokenChunk, TranscriptChunk
+from pipelines.messages import Done, Failed, Input, JobClass, ModelInfo, Request, TokenChunk, TranscriptChunk
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -51,12 +51,12 @@ class RawImage:
     final: bool
 
 
-Emitted = TokenChunk | RawAudio | RawImage | TranscriptChunk | Done
+Emitted = TokenChunk | RawAudio | RawImage | TranscriptChunk | Done | Failed
 
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """A chunk on its way to a job's outbox."""
+    """A chunk on its way to a job's outbox. Done or Failed ends the job, a Failed row alone in its batch."""
 
     job: Job
     chunk: Emitted
@@ -180,10 +180,3 @@ class Pipeline(Protocol):
 
     def release(self, job: Job) -> None:
         """Exactly once for every admitted job, whatever happened, and never while it is in a slice."""
-
-
-@dataclass(slots=True)
-class Recorded:
-    """What an executor did, in commit order: enough to replay it without suspension (tests, benchmarks)."""
-
-    events: list[tuple[str, object]] = field(default_factory=list)

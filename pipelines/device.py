@@ -1,0 +1,111 @@
+"""What the executor needs from a device, and what it does not need on a CPU (rules 7 and 8).
+
+Rule 7: memory returns by event. `retire` runs a clean-up only after everything launched so far has run.
+Rule 8: bounded run-ahead. `segment` is called after each stretch of launches between two yields and waits
+while more than two are in flight; urgent work launches on a high-priority `cuda_stream`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+SEGMENTS_IN_FLIGHT = 2
+
+
+class Device(Protocol):
+    """One device, used by one thread."""
+
+    def enter_thread(self) -> None:
+        """Called once, on the executor thread, before anything runs."""
+
+    def switch_to(self, urgent: bool) -> None:
+        """What is launched from now on is urgent or not."""
+
+    def segment(self) -> None:
+        """A stretch of launches has ended."""
+
+    def retire(self, clean_up: Callable[[], None]) -> None:
+        """Run `clean_up` once everything launched so far has run."""
+
+    def collect(self) -> None:
+        """Run the clean-ups whose time has come."""
+
+
+class CpuDevice:
+    """Work is done when a call returns, so there is nothing to wait for."""
+
+    def __init__(self, threads: int = 0) -> None:
+        self._threads = threads or os.cpu_count() or 1
+
+    def enter_thread(self) -> None:
+        """Thread counts and inference mode are the thread's own."""
+        torch.set_num_threads(self._threads)
+        torch.inference_mode().__enter__()
+
+    def switch_to(self, urgent: bool) -> None:
+        """One queue of work only."""
+
+    def segment(self) -> None:
+        """Nothing is in flight."""
+
+    def retire(self, clean_up: Callable[[], None]) -> None:
+        """At once."""
+        clean_up()
+
+    def collect(self) -> None:
+        """Nothing is kept."""
+
+
+class CudaDevice:
+    """Two streams, an event a segment, clean-ups that wait for their event."""
+
+    def __init__(self, name: str) -> None:
+        self._device = torch.device(name)
+        self._flying: deque[torch.cuda.Event] = deque()
+        self._retired: deque[tuple[tuple[torch.cuda.Event, ...], Callable[[], None]]] = deque()
+
+    def enter_thread(self) -> None:
+        """Streams belong to the thread that launches on them."""
+        torch.inference_mode().__enter__()
+        torch.cuda.set_device(self._device)
+        self._urgent = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
+        self._usual = torch.cuda.Stream(priority=0)  # type: ignore[no-untyped-call]
+        torch.cuda.set_stream(self._usual)
+
+    def switch_to(self, urgent: bool) -> None:
+        """The stream that is entered waits for what the other has launched so far: state is shared."""
+        wanted = self._urgent if urgent else self._usual
+        here = torch.cuda.current_stream()
+        if here != wanted:
+            wanted.wait_event(here.record_event())
+            torch.cuda.set_stream(wanted)
+
+    def segment(self) -> None:
+        """Waits for the oldest segment while more than two are in flight."""
+        self._flying.append(torch.cuda.current_stream().record_event())
+        while len(self._flying) > SEGMENTS_IN_FLIGHT:
+            self._flying.popleft().synchronize()
+
+    def retire(self, clean_up: Callable[[], None]) -> None:
+        """After the events of both streams."""
+        events = (self._urgent.record_event(), self._usual.record_event())
+        self._retired.append((events, clean_up))
+
+    def collect(self) -> None:
+        """In order, up to the first that is not done."""
+        while self._retired and all(_over(event) for event in self._retired[0][0]):
+            self._retired.popleft()[1]()
+
+
+def _over(event: torch.cuda.Event) -> bool:
+    return bool(event.query())  # type: ignore[no-untyped-call]
+
+
+def open_device(name: str, threads: int) -> Device:
+    """ "cpu" or "cuda[:N]"."""
+    return CpuDevice(threads) if name == "cpu" else CudaDevice(name)

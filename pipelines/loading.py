@@ -1,0 +1,88 @@
+"""Loads the pipelines that a device serves: given folders, or the embedded models.
+
+Runs in the device process alone; the pipelines' own modules (and torch with them) are imported here, late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.contract import Pipeline
+from pipelines.errors import ModelBroken
+
+EMBEDDED = Path(__file__).parent.parent / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """Folders ("" for the embedded model) and the limits that pipelines keep."""
+
+    text: str = ""
+    image: str = ""
+    speech: str = ""
+    transcription: bool = True
+    device: str = "cpu"
+    dtype: str = "float32"
+    kv_tokens: int = 65_536
+    max_jobs: int = 64
+    max_image_side: int = 1024
+    decoders: int = 2
+
+
+def load_all(plan: LoadPlan, progress: Callable[[str], None] = lambda _: None) -> dict[str, Pipeline]:
+    """Every pipeline by name. Raises: ModelBroken or Unsupported, naming folder and file."""
+    loaders: list[tuple[str, Callable[[], Pipeline]]] = [
+        ("text", lambda: _text(plan)),
+        ("speech", lambda: _speech(plan)),
+        ("image", lambda: _image(plan)),
+    ]
+    if plan.transcription:
+        loaders.append(("transcription", lambda: _transcription(plan)))
+    pipelines: dict[str, Pipeline] = {}
+    for modality, load in loaders:
+        progress(modality)
+        pipeline = load()
+        pipelines[pipeline.info.name] = pipeline
+    return pipelines
+
+
+def folder_of(given: str, embedded: str) -> Path:
+    """The given folder, or the embedded model's. Raises: ModelBroken where there is none."""
+    folder = Path(given).expanduser() if given else EMBEDDED / embedded
+    if not folder.is_dir():
+        raise ModelBroken(f"{folder}: there is no such model folder")
+    return folder
+
+
+def _text(plan: LoadPlan) -> Pipeline:
+    from pipelines.text.pipeline import TextPipeline
+    from pipelines.text.settings import TextSettings
+
+    folder = folder_of(plan.text, "upbeat-text")
+    settings = TextSettings(kv_tokens=plan.kv_tokens, max_jobs=plan.max_jobs, dtype=plan.dtype)
+    return TextPipeline.load(folder, name=folder.name, settings=settings)
+
+
+def _speech(plan: LoadPlan) -> Pipeline:
+    from pipelines.speech.pipeline import SpeechPipeline
+    from pipelines.speech.settings import SpeechSettings
+
+    folder = folder_of(plan.speech, "upbeat-voice")
+    return SpeechPipeline.load(folder, name=folder.name, settings=SpeechSettings(max_jobs=plan.max_jobs))
+
+
+def _image(plan: LoadPlan) -> Pipeline:
+    from pipelines.image.pipeline import ImagePipeline
+    from pipelines.image.settings import ImageSettings
+
+    folder = folder_of(plan.image, "upbeat-image-unet")
+    settings = ImageSettings(max_jobs=plan.max_jobs, max_side=plan.max_image_side)
+    return ImagePipeline.load(folder, name=folder.name, settings=settings)
+
+
+def _transcription(plan: LoadPlan) -> Pipeline:
+    from pipelines.speech.transcriber import TranscriberPipeline
+
+    return TranscriberPipeline.load(name="pocketsphinx-en-us", decoders=plan.decoders)

@@ -1,0 +1,115 @@
+"""The device process: `python -m server.executor.device_process ADDRESS PARENT_PID < settings.json`.
+
+Threads: the main thread receives and prepares (Intake); the executor's thread owns the device; the uplink's
+two threads finish and send. The process ends on Stop, or with its parent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+
+import msgspec
+import zmq
+
+from pipelines.contract import Budget, Pipeline
+from pipelines.errors import UpbeatError
+from pipelines.loading import LoadPlan, load_all
+from pipelines.messages import LoadFailed, Ready, Stop, Trace, Up
+from server.executor.executor import DeviceExecutor
+from server.executor.frames import pack_up, unpack_down
+from server.executor.intake import Intake
+from server.executor.process_guard import die_with_parent
+from server.executor.scheduler import Scheduler
+from server.executor.settings import DeviceSettings
+from server.executor.uplink import Uplink
+
+logger = logging.getLogger("upbeat.device")
+STATS_EVERY_S = 1.0
+
+
+def plan_of(settings: DeviceSettings) -> LoadPlan:
+    """What `load_all` needs of the settings."""
+    names = LoadPlan.__dataclass_fields__
+    return LoadPlan(**{name: getattr(settings, name) for name in names})
+
+
+class DeviceProcess:
+    """Wires intake, executor and uplink to the two sockets."""
+
+    def __init__(self, settings: DeviceSettings, address: str) -> None:
+        from pipelines.device import open_device
+
+        context = zmq.Context()
+        self._down = context.socket(zmq.PULL)
+        self._down.connect(address + ".down")
+        self._up = context.socket(zmq.PUSH)
+        self._up.connect(address + ".up")
+        self._up_lock = threading.Lock()
+        self._settings = settings
+        self._device = open_device(settings.device, settings.threads)
+
+    def main(self) -> None:
+        """Load, serve until Stop."""
+        try:
+            pipelines = load_all(plan_of(self._settings), lambda what: logger.info("loading %s", what))
+        except UpbeatError as error:
+            self._send(LoadFailed(error.message))
+            time.sleep(0.2)
+            raise SystemExit(2) from None
+        self._serve(pipelines)
+
+    def _serve(self, pipelines: dict[str, Pipeline]) -> None:
+        settings = self._settings
+        uplink = Uplink(self._send, lambda job_id: intake.forget(job_id))
+        executor = DeviceExecutor(
+            pipelines,
+            Scheduler(settings.promised_delay_ms),
+            self._device,
+            Budget(settings.slice_ms, settings.promised_delay_ms),
+            uplink.emit,
+            released=uplink.drop,
+            send_trace=lambda trace: self._send(Trace(trace)),
+        )
+        intake = Intake(pipelines, executor.inbox.post)
+        uplink.start()
+        worker = threading.Thread(target=executor.run, name="upbeat-executor", daemon=True)
+        worker.start()
+        self._send(Ready(tuple(pipeline.info for pipeline in pipelines.values())))
+        self._receive(intake, executor)
+        worker.join(timeout=5)
+        uplink.stop()
+
+    def _receive(self, intake: Intake, executor: DeviceExecutor) -> None:
+        next_stats_s = 0.0
+        while True:
+            if self._down.poll(200):
+                message = unpack_down(self._down.recv())
+                intake.take(message)
+                if isinstance(message, Stop):
+                    return
+            if time.monotonic() >= next_stats_s:
+                next_stats_s = time.monotonic() + STATS_EVERY_S
+                self._send(executor.stats())
+
+    def _send(self, message: Up) -> None:
+        with self._up_lock:
+            self._up.send_multipart(pack_up(message), copy=False)
+
+
+def main() -> None:
+    """Arguments: the link's address and the parent's process id; settings as JSON on standard input."""
+    address, parent = sys.argv[1], int(sys.argv[2])
+    die_with_parent(parent)
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=DeviceSettings)
+    threads = settings.threads or os.cpu_count() or 1
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    DeviceProcess(settings, address).main()
+
+
+if __name__ == "__main__":
+    main()

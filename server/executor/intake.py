@@ -1,0 +1,54 @@
+"""Prepares messages for the executor: tokenising, phonemising and validation, off its thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pipelines.contract import Pipeline
+from pipelines.errors import NotFound, UpbeatError
+from pipelines.messages import Cancel, Down, Playback, Request, Submit, Update
+from server.executor.inbox import Arrival
+
+
+class Intake:
+    """Keeps the requests of running jobs, since later input is prepared in their light.
+
+    `take` is called on one thread, in order; `forget` from any.
+    """
+
+    def __init__(self, pipelines: Mapping[str, Pipeline], post: Callable[[Arrival], None]) -> None:
+        self._pipelines = pipelines
+        self._post = post
+        self._requests: dict[int, tuple[Pipeline, Request]] = {}
+
+    def take(self, message: Down) -> None:
+        """Prepare the message and post it, or its error, to the executor."""
+        try:
+            self._post(self._prepare(message))
+        except UpbeatError as error:
+            self._post(Arrival(message, error=error))
+
+    def forget(self, job_id: int) -> None:
+        """The job has ended."""
+        self._requests.pop(job_id, None)
+
+    def _prepare(self, message: Down) -> Arrival:
+        if isinstance(message, Submit):
+            return self._submit(message)
+        if isinstance(message, Cancel):
+            self.forget(message.job_id)
+        if isinstance(message, Update) and not isinstance(message.input, Playback):
+            known = self._requests.get(message.job_id)
+            if known is not None:
+                pipeline, request = known
+                return Arrival(message, pipeline.prepare(request, message.input))
+        return Arrival(message)
+
+    def _submit(self, message: Submit) -> Arrival:
+        pipeline = self._pipelines.get(message.pipeline)
+        if pipeline is None:
+            raise NotFound(f"model: there is no model {message.pipeline!r}", field="model")
+        prepared = pipeline.prepare(message.request, None)
+        first = pipeline.prepare(message.request, message.first) if message.first is not None else None
+        self._requests[message.job_id] = (pipeline, message.request)
+        return Arrival(message, prepared, first)

@@ -1,0 +1,228 @@
+"""All jobs that the executor knows: how they come, wait, are parked, and go.
+
+A job is offered to the scheduler exactly while it could run: admitted, neither cancelled nor finished, in
+no slice, with credits, and with work (`Pipeline.ready`). It is released exactly once, never in a slice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from pipelines.contract import Emitted, Job, Pipeline
+from pipelines.device import Device
+from pipelines.errors import UpbeatError
+from pipelines.messages import DeviceTimings, Done, Failed, Playback, PromptRevision, Submit, Update
+from server.executor.inbox import Arrival
+from server.executor.recording import Admitted, Recording, Released, Updated
+from server.executor.scheduler import Scheduler
+
+
+def failed(error: UpbeatError) -> Failed:
+    """The error as it travels."""
+    return Failed(type(error).__name__, error.message, error.field, error.retry_after_s)
+
+
+class JobBook:
+    """Owner: the executor thread."""
+
+    def __init__(
+        self,
+        pipelines: Mapping[str, Pipeline],
+        scheduler: Scheduler,
+        device: Device,
+        emit: Callable[[Job, Emitted], None],
+        clock: Callable[[], float],
+        recording: Recording | None,
+        released: Callable[[int], None],
+    ) -> None:
+        self._pipelines = pipelines
+        self._scheduler = scheduler
+        self._device = device
+        self._emit = emit
+        self._clock = clock
+        self._recording = recording
+        self._released = released
+        self._jobs: dict[int, Job] = {}
+        self._finished: set[int] = set()
+        self._deferred: dict[int, list[Arrival]] = {}
+        self._entered_s: dict[int, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def of(self, pipeline: str) -> Iterator[Job]:
+        """The pipeline's jobs."""
+        return (job for job in self._jobs.values() if job.pipeline == pipeline)
+
+    def is_finished(self, job: Job) -> bool:
+        """Whether its last chunk is out."""
+        return job.id in self._finished
+
+    # --- in -------------------------------------------------------------------------------------------
+
+    def receive(self, arrival: Arrival) -> None:
+        """A Submit or an Update."""
+        message = arrival.message
+        if isinstance(message, Submit):
+            self._submit(message, arrival)
+            return
+        assert isinstance(message, Update)
+        job = self._jobs.get(message.job_id)
+        if job is None or job.cancelled or self.is_finished(job):
+            return
+        if isinstance(message.input, PromptRevision) and message.input.final:
+            job.committed = True
+        if isinstance(message.input, Playback):
+            job.deadline_s = self._clock() + message.input.ahead_ms / 1000
+            self._refresh_producers(job)
+        elif job.in_slice:
+            self._deferred.setdefault(job.id, []).append(arrival)
+        else:
+            self._update(job, arrival)
+        self.refresh(job)
+
+    def _submit(self, message: Submit, arrival: Arrival) -> None:
+        now_s = self._clock()
+        job = Job(
+            id=message.job_id,
+            pipeline=message.pipeline,
+            tenant=message.tenant,
+            job_class=message.job_class,
+            request=message.request,
+            turn_id=message.turn_id,
+            arrived_s=now_s,
+            deadline_s=now_s + message.deadline_in_s if message.deadline_in_s else math.inf,
+            committed=message.committed,
+            credits=message.credits,
+            consumer=self._jobs.get(message.consumer),
+        )
+        try:
+            if arrival.error is not None:
+                raise arrival.error
+            self._pipelines[message.pipeline].admit(job, arrival.prepared)
+        except UpbeatError as error:
+            self._emit(job, failed(error))
+            return
+        self._jobs[job.id] = job
+        self._record_admission(job, arrival.prepared)
+        if message.first is not None:
+            self._update(job, Arrival(message, arrival.first))
+        self.refresh(job)
+
+    def _update(self, job: Job, arrival: Arrival) -> None:
+        try:
+            if arrival.error is not None:
+                raise arrival.error
+            prepared = arrival.first if isinstance(arrival.message, Submit) else arrival.prepared
+            self._pipelines[job.pipeline].update(job, prepared)
+        except UpbeatError as error:
+            self.finish(job, failed(error))
+            return
+        if self._recording is not None:
+            self._recording.events.append(Updated(job.id, prepared))
+
+    def credit(self, job_id: int, count: int) -> None:
+        """The outbox has room again."""
+        job = self._jobs.get(job_id)
+        if job is not None:
+            job.credits += count
+            self.refresh(job)
+
+    def cancel(self, job_id: int) -> Job | None:
+        """From now on the job emits nothing; it leaves at once, or when its slice ends."""
+        job = self._jobs.get(job_id)
+        if job is None or job.cancelled:
+            return None
+        job.cancelled = True
+        self._scheduler.withdraw(job)
+        if not job.in_slice:
+            self._release(job)
+        return job
+
+    # --- waiting ----------------------------------------------------------------------------------------
+
+    def refresh(self, job: Job) -> None:
+        """Offer the job to the scheduler, or withdraw it."""
+        if self._could_run(job):
+            if job.waiting_since_s is None:
+                job.waiting_since_s = self._clock()
+            self._scheduler.offer(job)
+        else:
+            job.waiting_since_s = None
+            self._scheduler.withdraw(job)
+
+    def _could_run(self, job: Job) -> bool:
+        if job.id not in self._jobs or job.cancelled or job.in_slice or job.credits <= 0:
+            return False
+        return not self.is_finished(job) and self._pipelines[job.pipeline].ready(job)
+
+    def _refresh_producers(self, consumer: Job) -> None:
+        for job in self._jobs.values():
+            if job.consumer is consumer and not job.in_slice:
+                self.refresh(job)
+
+    # --- slices -----------------------------------------------------------------------------------------
+
+    def enter_slice(self, job: Job) -> None:
+        """The job is a row of a slice now."""
+        now_s = self._clock()
+        if job.waiting_since_s is not None:
+            job.queue_ms += (now_s - job.waiting_since_s) * 1000
+            job.waiting_since_s = None
+        job.in_slice = True
+        job.slices += 1
+        self._entered_s[job.id] = now_s
+
+    def leave_slice(self, job: Job, slice_ms: float) -> None:
+        """The slice, `slice_ms` on the device, has ended: input that waited is applied, or the job goes."""
+        job.in_slice = False
+        inside_ms = (self._clock() - self._entered_s.pop(job.id)) * 1000
+        job.queue_ms += max(0.0, inside_ms - slice_ms)
+        deferred = self._deferred.pop(job.id, [])
+        if job.cancelled or self.is_finished(job):
+            self._release(job)
+            return
+        for arrival in deferred:
+            if not self.is_finished(job):
+                self._update(job, arrival)
+        self.refresh(job)
+
+    # --- out --------------------------------------------------------------------------------------------
+
+    def finish(self, job: Job, last: Done | Failed) -> None:
+        """The job's last chunk."""
+        if job.cancelled or self.is_finished(job) or job.id not in self._jobs:
+            return
+        self._finished.add(job.id)
+        self._scheduler.withdraw(job)
+        self._emit(job, last if isinstance(last, Failed) else _with_timings(job, last))
+        if not job.in_slice:
+            self._release(job)
+
+    def end_all(self) -> None:
+        """The executor stops: everything is released."""
+        for job in list(self._jobs.values()):
+            job.in_slice = False
+            self._release(job)
+
+    def _release(self, job: Job) -> None:
+        del self._jobs[job.id]
+        self._finished.discard(job.id)
+        self._deferred.pop(job.id, None)
+        pipeline = self._pipelines[job.pipeline]
+        self._device.retire(lambda: pipeline.release(job))
+        self._released(job.id)
+        if self._recording is not None:
+            self._recording.events.append(Released(job.id))
+
+    def _record_admission(self, job: Job, prepared: object) -> None:
+        if self._recording is not None:
+            self._recording.events.append(Admitted(job.id, job.pipeline, job.tenant, job.request, prepared))
+
+
+def _with_timings(job: Job, done: Done) -> Done:
+    timings = DeviceTimings(job.queue_ms, job.served_ms, job.preemptions, job.evictions, job.slices)
+    return msgspec.structs.replace(done, timings=timings)

@@ -1,0 +1,93 @@
+"""What an executor did, in commit order: enough to do it again without suspension (determinism contract).
+
+A replay drives fresh pipelines with the same inputs and the same batches, one after the other. If suspended
+slices shared no state, every emission is bit-equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.contract import Batch, Emission, Emitted, Job, Pipeline
+from pipelines.messages import JobClass, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """`admit` was called."""
+
+    job_id: int
+    pipeline: str
+    tenant: str
+    request: Request
+    prepared: object
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """`update` was called."""
+
+    job_id: int
+    prepared: object
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A slice ran to its commit. emissions: those of rows that were not cancelled then."""
+
+    pipeline: str
+    kind: str
+    rows: tuple[int, ...]
+    units: float
+    work: Any
+    emissions: tuple[tuple[int, Emitted], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """`evict` was called."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """`release` was called."""
+
+    job_id: int
+
+
+Event = Admitted | Updated | Committed | Evicted | Released
+
+
+@dataclass(slots=True)
+class Recording:
+    """Filled by the executor."""
+
+    events: list[Event] = field(default_factory=list)
+    suspensions: int = 0
+
+
+def replay(events: list[Event], pipelines: Mapping[str, Pipeline]) -> list[tuple[int, Emitted]]:
+    """Do it again on fresh pipelines, each slice in one go; returns every row's emissions in order."""
+    jobs: dict[int, Job] = {}
+    emitted: list[tuple[int, Emitted]] = []
+    for event in events:
+        match event:
+            case Admitted(job_id, pipeline, tenant, request, prepared):
+                jobs[job_id] = Job(job_id, pipeline, tenant, JobClass.STANDARD, request)
+                pipelines[pipeline].admit(jobs[job_id], prepared)
+            case Updated(job_id, prepared):
+                pipelines[jobs[job_id].pipeline].update(jobs[job_id], prepared)
+            case Evicted(job_id):
+                pipelines[jobs[job_id].pipeline].evict(jobs[job_id])
+            case Released(job_id):
+                pipelines[jobs[job_id].pipeline].release(jobs[job_id])
+            case Committed(pipeline, kind, rows, units, work, wanted):
+                batch = Batch(pipeline, kind, tuple(jobs[row] for row in rows), units, work)
+                wanted_rows = {row for row, _ in wanted}
+                found = [step for step in pipelines[pipeline].run(batch) if isinstance(step, Emission)]
+                emitted.extend((e.job.id, e.chunk) for e in found if e.job.id in wanted_rows)
+    return emitted
