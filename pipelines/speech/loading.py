@@ -1,0 +1,79 @@
+"""Which speaker a folder holds, by its config.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from pipelines.errors import ModelBroken, Unsupported
+from pipelines.speech.speaker import Clause, Speaker
+
+WARM_UP = "One, two, three."
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSpeaker:
+    """A speaker and what is told of it. `languages` are BCP 47 tags, empty where the folder names none."""
+
+    speaker: Speaker
+    family: str
+    parameters: int
+    languages: tuple[str, ...] = ()
+
+
+def load_speaker(folder: Path) -> LoadedSpeaker:
+    """The speaker in `folder`, warmed up by one short clause.
+
+    Raises: Unsupported naming the model type, ModelBroken naming the file at fault.
+    """
+    family = _model_type(folder)
+    if family not in _FAMILIES:
+        known = ", ".join(sorted(_FAMILIES))
+        raise Unsupported(f"{folder}: a speech model of type {family!r} is not supported; supported: {known}")
+    loaded = _FAMILIES[family](folder)
+    with torch.inference_mode():
+        warm_up(loaded.speaker)
+    return loaded
+
+
+def warm_up(speaker: Speaker) -> None:
+    """One clause, all of it: what is made at a first call is made now."""
+    clause = Clause(speaker.phonemize(WARM_UP))
+    for state in finish(speaker.begin([clause])):
+        while state is not None:
+            ((_, state),) = finish(speaker.chunk([state]))
+
+
+def finish(steps: Generator[Any, None, Answer]) -> Answer:
+    """Runs a generator to its end and returns its answer."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
+
+
+def _model_type(folder: Path) -> str:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelBroken(f"{path}: {error}") from error
+    return str(config.get("model_type", "")) if isinstance(config, dict) else ""
+
+
+def _vits(folder: Path) -> LoadedSpeaker:
+    from pipelines.speech.vits import VitsSpeaker
+
+    speaker = VitsSpeaker.load(folder)
+    return LoadedSpeaker(speaker, "vits", speaker.parameters)
+
+
+_FAMILIES: dict[str, Callable[[Path], LoadedSpeaker]] = {"vits": _vits}

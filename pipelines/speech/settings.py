@@ -1,0 +1,49 @@
+"""Settings of the speech pipelines, validated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSettings:
+    """Limits of one loaded voice.
+
+    max_jobs: jobs admitted at once. max_rows: rows of one slice. max_characters: text of one job that may
+    wait to be spoken. The pauses (seconds at rate 1) belong to the audio and come before the next clause.
+    """
+
+    max_jobs: int = 64
+    max_rows: int = 16
+    max_characters: int = 20_000
+    sentence_pause_s: float = 0.25
+    phrase_pause_s: float = 0.09
+
+    def __post_init__(self) -> None:
+        for field in ("max_jobs", "max_rows", "max_characters"):
+            if getattr(self, field) < 1:
+                raise InvalidRequest(f"speech.{field}", f"at least 1, not {getattr(self, field)}")
+        for field in ("sentence_pause_s", "phrase_pause_s"):
+            if not 0.0 <= getattr(self, field) <= 5.0:
+                raise InvalidRequest(f"speech.{field}", f"0 to 5 seconds, not {getattr(self, field)}")
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriberSettings:
+    """decoders: utterance streams recognised at once. slice_ms: audio decoded in one slice, so that a slice
+    stays below the promised delay. max_waiting_s: audio of one job that may wait to be recognised.
+    """
+
+    decoders: int = 2
+    slice_ms: int = 60
+    max_waiting_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.decoders <= 64:
+            raise InvalidRequest("transcription.decoders", f"1 to 64, not {self.decoders}")
+        if not 10 <= self.slice_ms <= 500:
+            raise InvalidRequest("transcription.slice_ms", f"10 to 500, not {self.slice_ms}")
+        if not 1.0 <= self.max_waiting_s <= 3600.0:
+            raise InvalidRequest("transcription.max_waiting_s", f"1 to 3600, not {self.max_waiting_s}")
