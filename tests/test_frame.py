@@ -1,0 +1,46 @@
+"""What holds the project together: sizes, lock files, commands that the documents name."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAX_FILE_BYTES = 15 << 20
+MAX_MODELS_BYTES = 40 << 20
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    """Files under version control that exist here."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_a_clone_is_small(tracked: list[Path]) -> None:
+    sizes = {str(path.relative_to(ROOT)): path.stat().st_size for path in tracked}
+    assert {name: size for name, size in sizes.items() if size > MAX_FILE_BYTES} == {}
+    assert sum(size for name, size in sizes.items() if name.startswith("models/")) <= MAX_MODELS_BYTES
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    packages = json.loads((ROOT / "tests/node/package-lock.json").read_text())["packages"]
+    assert [name for name, entry in packages.items() if "resolved" in entry] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "protos/README.md", ".ci/run"])
+def test_documents_name_real_commands_and_files(document: str) -> None:
+    text = (ROOT / document).read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
+    for modules in re.findall(r"\bpython -m ([a-z_.]+)", text):
+        path = ROOT / modules.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), modules
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / document).parent.joinpath(link).exists(), link
