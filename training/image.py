@@ -1,7 +1,8 @@
 """Trains the embedded image model, stage by stage: `python -m training.image vae|pool|unet|export --hours H`.
 
-vae: the autoencoder. pool: latents of rendered pictures, with captions. unet: U-Net and text encoder, on the pool.
-export: the folder models/upbeat-image-unet. Every stage is seeded and goes on where it stopped.
+vae: the autoencoder. pool: latents of rendered pictures, with captions. unet: U-Net and text
+encoder, on the pool. export: the folder models/upbeat-image-unet. Every stage is seeded and
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ MODEL = ROOT / "models" / "upbeat-image-unet"
 
 def main() -> None:
     """Parses the command line and runs one stage."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stage", choices=("vae", "pool", "unet", "export"))
     parser.add_argument("--hours", type=float, default=0.5, help="working time, resumed runs included")
     parser.add_argument("--seed", type=int, default=0)

@@ -28,16 +28,26 @@ _PATTERN_TAILS: Final = {"striped": "with stripes", "dotted": "with dots"}
 _COUNT_WORDS: Final = {2: ("two", "2", "a pair of"), 3: ("three", "3"), 4: ("four", "4")}
 _RELATIONS: Final[dict[str, tuple[str, ...]]] = {
     "and": ("{a} and {b}", "{a} and {b}", "{a} next to {b}", "{a} beside {b}", "{a} with {b}"),
-    "left": ("{a} to the left of {b}", "{a} left of {b}", "{a} on the left of {b}", "{b} to the right of {a}"),
-    "right": ("{a} to the right of {b}", "{a} right of {b}", "{a} on the right of {b}", "{b} to the left of {a}"),
+    "left": (
+        "{a} to the left of {b}",
+        "{a} left of {b}",
+        "{a} on the left of {b}",
+        "{b} to the right of {a}",
+    ),
+    "right": (
+        "{a} to the right of {b}",
+        "{a} right of {b}",
+        "{a} on the right of {b}",
+        "{b} to the left of {a}",
+    ),
     "above": ("{a} above {b}", "{a} over {b}", "{a} on top of {b}", "{b} below {a}"),
     "below": ("{a} below {b}", "{a} under {b}", "{a} beneath {b}", "{b} above {a}"),
     "inside": ("{a} inside {b}", "{a} in {b}", "{a} within {b}", "{b} with {a} inside", "{b} containing {a}"),
 }
 _PLACES: Final[dict[str, tuple[str, ...]]] = {
     "water": (
-        "on the water", "on the water", "on water", "on the sea", "sailing on the sea", "on a lake", "in the water",
-        "at sea", "floating on the water",
+        "on the water", "on the water", "on water", "on the sea", "sailing on the sea", "on a lake",
+        "in the water", "at sea", "floating on the water",
     ),
     "hill": ("on a hill", "on a green hill", "on the hill", "on top of a hill"),
 }  # fmt: skip
@@ -50,8 +60,9 @@ _BACKGROUNDS: Final = ("on a {c} background", "on {c}", "with a {c} background",
 _REQUESTS: Final = (
     "draw {x}", "draw me {x}", "please draw {x}", "can you draw {x}", "could you please draw {x} for me",
     "paint {x}", "please paint {x}", "sketch {x}", "show me {x}", "make an image of {x}", "a picture of {x}",
-    "a drawing of {x}", "an image of {x}", "i want a picture of {x}", "i would like to see {x}", "give me {x}",
-    "create a picture of {x}", "let me see {x}", "draw a picture of {x}", "there is {x}", "imagine {x}",
+    "a drawing of {x}", "an image of {x}", "i want a picture of {x}", "i would like to see {x}",
+    "give me {x}", "create a picture of {x}", "let me see {x}", "draw a picture of {x}", "there is {x}",
+    "imagine {x}",
 )  # fmt: skip
 _TALKS: Final = (
     "tell me about {x} and draw it for me", "tell me about {x}", "tell me about {x} and draw it",
@@ -70,22 +81,27 @@ _AFTER: Final = (
     "make it nice", "as well as you can", "for my friend", "in simple words", "and be kind", "thanks a lot",
     "and make me smile", "and tell me why", "if you can",
 )  # fmt: skip
-_COMMON: Final = (
-    "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but "
-    "not what all were we when your can said use an each which she do how their if will up other about out many then "
-    "them these so some her would make like him into time has look more write go see number no way could people my "
-    "than first water been call who oil its now find long down day did get come made may part why because always "
-    "world name story friend home old new good great very often never morning light night sea wind sky sun harbour "
-    "garden mountain children people sing play sleep travel quiet bright beautiful answer question help tell think"
-).split()
-_SYLLABLES: Final = "ka lo mi ter son ing ber da ri ve un sha pro con ly est for men ta ne wo gra phi do ru el op".split()
+_COMMON_TEXT: Final = """
+the of and to in is you that it he was for on are as with his they at be this have from or one had by
+word but not what all were we when your can said use an each which she do how their if will up other
+about out many then them these so some her would make like him into time has look more write go see
+number no way could people my than first water been call who oil its now find long down day did get come
+made may part why because always world name story friend home old new good great very often never morning
+light night sea wind sky sun harbour garden mountain children sing play sleep travel quiet bright
+beautiful answer question help tell think
+"""
+_SYLLABLE_TEXT: Final = (
+    "ka lo mi ter son ing ber da ri ve un sha pro con ly est men ta ne wo gra phi do ru el op"
+)
+_COMMON: Final = tuple(_COMMON_TEXT.split())
+_SYLLABLES: Final = tuple(_SYLLABLE_TEXT.split())
 
 
 def _noise_word(rng: np.random.Generator) -> str:
-    """A common word, or an invented one: users say words that no caption holds, and pictures must not mind."""
+    """A common word, or an invented one: users say words that no caption holds."""
     if rng.random() < 0.7:
-        return _pick(rng, tuple(_COMMON))
-    return "".join(_pick(rng, tuple(_SYLLABLES)) for _ in range(int(rng.integers(2, 4))))
+        return _pick(rng, _COMMON)
+    return "".join(_pick(rng, _SYLLABLES) for _ in range(int(rng.integers(2, 4))))
 
 
 def _noise(rng: np.random.Generator) -> str:

@@ -17,7 +17,11 @@ class TrainingClock:
     """
 
     def __init__(
-        self, hours: float, spent_s: float = 0.0, save_every_s: float = 120.0, now: Callable[[], float] = time.monotonic
+        self,
+        hours: float,
+        spent_s: float = 0.0,
+        save_every_s: float = 120.0,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._now, self._total_s, self._save_every_s = now, hours * 3600.0, save_every_s
         self._start = now() - spent_s

@@ -1,4 +1,4 @@
-"""Finishes the autoencoder, and writes the folder in Stable Diffusion's layout with half-precision weights."""
+"""Finishes the autoencoder, and writes the folder in Stable Diffusion's layout with fp16 weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.image_vae import encode, new_vae, training_picture
 
 @torch.no_grad()
 def _normalise_latents(vae: Any, count: int = 384, seed: int = 7) -> None:
-    """Folds each latent channel's mean and deviation into the two 1x1 convolutions, so that latents are N(0, 1)-like."""
+    """Folds each latent channel's mean and deviation into the 1x1 convolutions, leaving N(0, 1)."""
     rng = np.random.default_rng(seed)
     latents = encode(vae, np.stack([training_picture(rng) for _ in range(count)]))
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
@@ -30,7 +30,7 @@ def _normalise_latents(vae: Any, count: int = 384, seed: int = 7) -> None:
 
 
 def finished_vae(work: Path) -> Any:
-    """The trained autoencoder with normalised latents and its scaling_factor; made once, then read from `work`/vae."""
+    """The trained autoencoder with normalised latents; made once, then read from `work`/vae."""
     folder = work / "vae"
     vae = new_vae()
     if folder.exists():
@@ -47,7 +47,7 @@ def finished_vae(work: Path) -> Any:
 
 
 def export(work: Path, folder: Path) -> None:
-    """Writes model_index.json, scheduler/, text_encoder/, tokenizer/, unet/, vae/ to `folder`, weights in fp16."""
+    """Writes model_index.json, scheduler/, text_encoder/, tokenizer/, unet/, vae/ to `folder`, in fp16."""
     unet, text_encoder, tokenizer = averaged_networks(work)
     pipeline = StableDiffusionPipeline(
         vae=finished_vae(work),

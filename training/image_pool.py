@@ -1,7 +1,8 @@
 """Precomputed training data for the backbones: latents of rendered pictures, each with several captions.
 
-A shard `pool_NNN.pt` holds {"latents": float16 (n, 4, 16, 16), "captions": n lists of strings}. Shards are written
-one after another, so that a backbone can train on the first ones while the later ones are still being made.
+A shard `pool_NNN.pt` holds {"latents": float16 (n, 4, 16, 16), "captions": n lists of strings}. Shards are
+written one after another, so that a backbone can train on the first ones while the later ones are
+still being made.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from training.image_captions import caption
 from training.image_clock import TrainingClock
 from training.image_renderer import render
 from training.image_scene import draw_scene, is_held_out
-from training.image_vae import encode
+from training.image_vae import Pictures, encode
 
 SHARD: Final = 2048
 CAPTIONS_EACH: Final = 4
 
 
 def _make_shard(vae: Any, rng: np.random.Generator) -> dict[str, Any]:
-    pictures, captions = [], []
+    pictures: list[Pictures] = []
+    captions: list[list[str]] = []
     while len(pictures) < SHARD:
         scene = draw_scene(rng)
         if is_held_out(scene):

@@ -1,4 +1,4 @@
-"""Draws scenes at 128x128: anti-aliased by four-fold supersampling, lit from the upper left, with soft shadows."""
+"""Draws scenes at 128x128: anti-aliased (four-fold supersampling), lit from the upper left, soft shadows."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _rgb(colour: tuple[int, int, int]) -> npt.NDArray[np.float32]:
 
 
 def _mask(points: Points, hole: Points | None, stroke: float = 0.0) -> Mask:
-    """Coverage in [0, 1], shape (128, 128), of a polygon in pixels; with `stroke` only its outline of that width."""
+    """Coverage in [0, 1], shape (128, 128), of a polygon in pixels, or of its outline `stroke` wide."""
     canvas = Image.new("L", (SIDE * _OVER, SIDE * _OVER), 0)
     pen = ImageDraw.Draw(canvas)
     for ring, fill in ((points, 255), (hole, 0)):
@@ -79,6 +79,12 @@ def _place(points: Points, spot: Spot) -> Points:
     return placed
 
 
+def part_mask(part: Part, spot: Spot, stroke: float) -> Mask:
+    """Coverage of a part, or with a `stroke` in pixels of its outline alone; float32 (128, 128) in [0, 1]."""
+    hole = None if part.hole is None else _place(part.hole, spot)
+    return _mask(_place(part.points, spot), hole, stroke)
+
+
 def _pattern(item: Item, spot: Spot) -> Picture:
     """A brightness factor per pixel, shape (128, 128): stripes or dots in a lighter shade, or none."""
     if not item.pattern:
@@ -88,7 +94,7 @@ def _pattern(item: Item, spot: Spot) -> Picture:
         wave = np.sin((u + v) * 8.0) * 4.0
     else:
         wave = (np.cos(u * 10.0) + np.cos(v * 10.0) - 0.9) * 4.0
-    return 1.0 / (1.0 + np.exp(-wave))
+    return (1.0 / (1.0 + np.exp(-wave))).astype(np.float32)
 
 
 def _body(item: Item, spot: Spot, rng: np.random.Generator) -> Picture:
@@ -115,7 +121,7 @@ def _draw_part(picture: Picture, part: Part, item: Item, spot: Spot, rng: np.ran
     hole = None if part.hole is None else _place(part.hole, spot)
     body = _body(item, spot, rng)
     if part.paint == "shade":
-        body = body * 0.62 if item.colour != "black" else body + 0.16
+        body = body + 0.16 if item.colour == "black" else body * (0.42 if item.colour == "white" else 0.62)
     elif part.paint != "body":
         light = 1.04 - 0.10 * ((_XX - spot.x) + (_YY - spot.y)) / spot.radius
         body = np.clip(_rgb(_PAINTS[part.paint]) * light[..., None], 0, 1)
@@ -134,7 +140,9 @@ def _shadow(picture: Picture, item: Item, spot: Spot) -> None:
     picture *= 1.0 - np.asarray(blurred, dtype=np.float32)[..., None] / 255.0
 
 
-def draw_item(picture: Picture, item: Item, spot: Spot, rng: np.random.Generator, shadow: bool = True) -> None:
+def draw_item(
+    picture: Picture, item: Item, spot: Spot, rng: np.random.Generator, shadow: bool = True
+) -> None:
     """Paints one object onto `picture`, float32 (128, 128, 3) in [0, 1], in place."""
     if shadow:
         _shadow(picture, item, spot)
@@ -164,14 +172,18 @@ def _heavens(picture: Picture, hour: str, x: float) -> None:
             glow = np.exp(-((_XX - sx) ** 2 + (_YY - sy) ** 2) / 0.00008)
             _paint(picture, (glow * 0.9).astype(np.float32), np.ones((SIDE, SIDE, 3), dtype=np.float32))
         points = _place(parts_of("moon")[0].points, Spot(x, 0.19, 0.11, -0.4))
-        _paint(picture, _mask(points, None), np.ones((SIDE, SIDE, 3), dtype=np.float32) * _rgb((250, 240, 200)))
+        _paint(
+            picture, _mask(points, None), np.ones((SIDE, SIDE, 3), dtype=np.float32) * _rgb((250, 240, 200))
+        )
         return
     y = 0.18 if hour == "day" else 0.40
     near = np.sqrt((_XX - x) ** 2 + (_YY - y) ** 2)
     tone = _rgb((255, 226, 90) if hour == "day" else (255, 236, 170))
     halo = 0.45 * np.exp(-((near / 0.16) ** 2))
     disc = np.clip((0.092 - near) * SIDE + 0.5, 0, 1)
-    _paint(picture, np.maximum(halo, disc).astype(np.float32), np.ones((SIDE, SIDE, 3), dtype=np.float32) * tone)
+    _paint(
+        picture, np.maximum(halo, disc).astype(np.float32), np.ones((SIDE, SIDE, 3), dtype=np.float32) * tone
+    )
 
 
 def _waves(picture: Picture, level: float, hour: str, phase: float) -> None:
@@ -214,12 +226,12 @@ def _landscape(scene: Scene, rng: np.random.Generator) -> Picture:
 
 
 def render_backdrop(scene: Scene, side: float) -> npt.NDArray[np.uint8]:
-    """A landscape without its object, uint8 (128, 128, 3); sun or moon left for side +1, right for side -1."""
+    """A landscape without its object, uint8 (128, 128, 3); sun or moon left for side +1, else right."""
     return (np.clip(_empty_landscape(scene, side, 0.5), 0, 1) * 255.0 + 0.5).astype(np.uint8)
 
 
 def _radius(item: Item, medium: float, rng: np.random.Generator) -> float:
-    """Half-width; large is a fifth more where two objects share the picture, a third more where one stands alone."""
+    """Half-width; large is a fifth more where objects share the picture, a third more alone."""
     scale = {"small": 0.68, "large": 1.36 if medium > 0.2 else 1.2, "": 1.0}[item.size]
     return medium * scale * float(rng.uniform(0.96, 1.04))
 

@@ -1,4 +1,4 @@
-"""Finds objects in a picture by colour distance from the background: Lab colours, masks, connected components."""
+"""Finds objects in a picture by colour distance from the background: Lab, masks, connected components."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def to_lab(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Lab:
     linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     xyz = linear @ _TO_XYZ.T / _WHITE
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    lab = np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
+    lab = np.stack(
+        [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1
+    )
     return lab.astype(np.float32)
 
 
@@ -56,15 +58,19 @@ def _differs(lab: Lab, background: Lab) -> Bool:
     """Pixels that are neither background nor a shadow on it."""
     change = lab - background
     chroma = np.hypot(change[..., 1], change[..., 2])
-    same: Bool = (chroma < _CHROMA_LIMIT) & (change[..., 0] > -_DARKER_LIMIT) & (change[..., 0] < _LIGHTER_LIMIT)
+    same: Bool = (
+        (chroma < _CHROMA_LIMIT) & (change[..., 0] > -_DARKER_LIMIT) & (change[..., 0] < _LIGHTER_LIMIT)
+    )
     return ~same
 
 
 def plain_foreground(pixels: Pixels) -> Bool:
-    """Foreground of a picture whose background is one colour or a vertical gradient: compared with its border."""
+    """Foreground of a picture whose background is a vertical gradient: compared with its border."""
     lab = to_lab(pixels)
     sides = np.median(np.concatenate([lab[:, :4], lab[:, -4:]], axis=1), axis=1)
-    smooth = np.stack([np.convolve(np.pad(sides[:, c], 8, "edge"), np.ones(17) / 17, "valid") for c in range(3)], 1)
+    smooth = np.stack(
+        [np.convolve(np.pad(sides[:, c], 8, "edge"), np.ones(17) / 17, "valid") for c in range(3)], 1
+    )
     return _differs(lab, smooth[:, None].astype(np.float32))
 
 
@@ -90,13 +96,22 @@ def landscape_foreground(pixels: Pixels, setting: Setting) -> tuple[Hour, Bool]:
 
 def _spread(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     padded = np.pad(labels, 1)
-    neighbours = [padded[1:-1, 1:-1], padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
-    return np.max(np.stack(neighbours), axis=0)
+    neighbours = [
+        padded[1:-1, 1:-1],
+        padded[:-2, 1:-1],
+        padded[2:, 1:-1],
+        padded[1:-1, :-2],
+        padded[1:-1, 2:],
+    ]
+    spread: npt.NDArray[np.int32] = np.max(np.stack(neighbours), axis=0)
+    return spread
 
 
 def blobs(mask: Bool, smallest: int = _SMALLEST) -> list[Blob]:
     """Connected regions (four neighbours) of at least `smallest` pixels, largest first."""
-    labels = np.where(mask, np.arange(1, mask.size + 1, dtype=np.int32).reshape(mask.shape), 0).astype(np.int32)
+    labels = np.where(mask, np.arange(1, mask.size + 1, dtype=np.int32).reshape(mask.shape), 0).astype(
+        np.int32
+    )
     while True:
         grown = np.where(mask, _spread(labels), 0).astype(np.int32)
         if np.array_equal(grown, labels):
@@ -119,8 +134,16 @@ def shrink(mask: Bool, steps: int = 1) -> Bool:
     return mask
 
 
+def close(mask: Bool, steps: int) -> Bool:
+    """Fills gaps up to twice `steps` pixels wide, such as an outline that has the background's colour."""
+    grown = mask
+    for _ in range(steps):
+        grown = _spread(grown.astype(np.int32)).astype(bool)
+    return shrink(grown, steps) | mask
+
+
 def fit(mask: Bool, box: tuple[int, int, int, int], side: int = 32) -> npt.NDArray[np.float32]:
-    """The part of `mask` inside `box`, scaled to fill a `side` x `side` square without changing its proportions."""
+    """The part of `mask` inside `box`, scaled to fill a square of `side`, proportions kept."""
     top, left, bottom, right = box
     extent = max(bottom - top, right - left)
     middle_y, middle_x = (top + bottom) / 2, (left + right) / 2
@@ -128,4 +151,5 @@ def fit(mask: Bool, box: tuple[int, int, int, int], side: int = 32) -> npt.NDArr
     rows = np.floor(middle_y + steps * extent).astype(int).clip(0, SIDE - 1)
     columns = np.floor(middle_x + steps * extent).astype(int).clip(0, SIDE - 1)
     sampled = mask[np.ix_(rows, columns)].astype(np.float32)
-    return sampled.reshape(side, 2, side, 2).mean((1, 3))
+    scaled: npt.NDArray[np.float32] = sampled.reshape(side, 2, side, 2).mean((1, 3))
+    return scaled

@@ -1,6 +1,6 @@
-"""Outlines of every kind of object, as polygons in a unit frame: x right, y down, the object fills about [-1, 1].
+"""Outlines of every kind of object, as polygons in a unit frame: x right, y down, within about [-1, 1].
 
-Each object is a list of parts, painted in order. The first part with paint "body" carries the object's colour.
+Each object is a list of parts, painted in order. The part with paint "body" carries the object's colour.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def _regular(corners: int, radius: float = 1.0, start: float = -math.pi / 2) -> 
 
 
 def _ellipse(cx: float, cy: float, rx: float, ry: float) -> Points:
-    return _regular(40) * np.array([rx, ry]) + np.array([cx, cy])
+    return np.asarray(_regular(40) * np.array([rx, ry]) + np.array([cx, cy]))
 
 
 def _star() -> Points:
     points = _regular(10)
     points[1::2] *= 0.45
-    return points + np.array([0.0, 0.06])
+    return np.asarray(points + np.array([0.0, 0.06]))
 
 
 def _heart() -> Points:
@@ -60,13 +60,18 @@ def _moon() -> Points:
     axis = math.atan2(centre[1], centre[0])
     half = math.acos(along)
     outer = np.linspace(axis + half, axis + 2 * math.pi - half, 48)
-    tips = np.array([[math.cos(axis + side * half), math.sin(axis + side * half)] for side in (-1, 1)]) - centre
+    tips = (
+        np.array([[math.cos(axis + side * half), math.sin(axis + side * half)] for side in (-1, 1)]) - centre
+    )
     start, end = (math.atan2(tip[1], tip[0]) % (2 * math.pi) for tip in tips)
     inner = np.linspace(start if start > end else start + 2 * math.pi, end, 40)
     crescent = np.concatenate(
-        [np.stack([np.cos(outer), np.sin(outer)], axis=1), centre + radius * np.stack([np.cos(inner), np.sin(inner)], axis=1)]
+        [
+            np.stack([np.cos(outer), np.sin(outer)], axis=1),
+            centre + radius * np.stack([np.cos(inner), np.sin(inner)], axis=1),
+        ]
     )
-    return crescent - (crescent.min(axis=0) + crescent.max(axis=0)) / 2
+    return np.asarray(crescent - (crescent.min(axis=0) + crescent.max(axis=0)) / 2)
 
 
 def _cross() -> Points:

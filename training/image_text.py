@@ -1,4 +1,4 @@
-"""The text side of the image model: a small CLIP tokenizer trained on captions, and an untrained CLIP text encoder."""
+"""The text side of the image model: a small CLIP tokenizer made from captions, a CLIP text encoder."""
 
 from __future__ import annotations
 
@@ -28,14 +28,19 @@ def _captions(count: int, seed: int) -> Iterator[str]:
             yield caption(scene, rng)
 
 
-def make_tokenizer(folder: Path, vocab_size: int = 1400, captions: int = 40_000, seed: int = 1) -> CLIPTokenizer:
-    """Trains a byte-level BPE with CLIP's word splitting on captions; writes vocab.json and merges.txt to `folder`."""
+def make_tokenizer(
+    folder: Path, vocab_size: int = 1400, captions: int = 40_000, seed: int = 1
+) -> CLIPTokenizer:
+    """Trains a byte-level BPE with CLIP's word splitting; writes vocab.json and merges.txt."""
     model = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     model.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
     model.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(

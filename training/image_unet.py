@@ -35,7 +35,7 @@ def new_scheduler() -> Any:
 
 
 def new_unet() -> Any:
-    """An untrained U-Net of about 4 M parameters: three levels, cross attention at 8x8 and 4x4, output zeroed."""
+    """An untrained U-Net of about 4 M parameters: three levels, cross attention at 8x8 and 4x4."""
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -86,11 +86,15 @@ class _Trainer:
 
     def __init__(self, work: Path, device: str) -> None:
         folder = work / "tokenizer"
-        self.tokenizer = load_tokenizer(folder) if (folder / "vocab.json").exists() else make_tokenizer(folder)
+        self.tokenizer = (
+            load_tokenizer(folder) if (folder / "vocab.json").exists() else make_tokenizer(folder)
+        )
         self.networks = torch.nn.ModuleDict({"unet": new_unet(), "text": new_text_encoder(self.tokenizer)})
         self.networks.to(device).train()
         self.ema = _Ema(self.networks)
-        self.optimiser = torch.optim.AdamW(self.networks.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+        self.optimiser = torch.optim.AdamW(
+            self.networks.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01
+        )
         self.alphas = new_scheduler().alphas_cumprod.to(device)
         self.device, self.step, self.spent_s = device, 0, 0.0
 
@@ -119,9 +123,13 @@ class _Trainer:
 
     def save(self, path: Path, spent_s: float) -> None:
         state = {
-            "networks": self.networks.state_dict(), "optimiser": self.optimiser.state_dict(), "ema": self.ema.shadow,
-            "ema_steps": self.ema.steps, "step": self.step, "spent_s": spent_s,
-        }  # fmt: skip
+            "networks": self.networks.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "ema": self.ema.shadow,
+            "ema_steps": self.ema.steps,
+            "step": self.step,
+            "spent_s": spent_s,
+        }
         torch.save(state, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
 
@@ -156,7 +164,7 @@ def train_unet(
 
 
 def averaged_networks(work: Path) -> tuple[Any, Any, Any]:
-    """(unet, text encoder, tokenizer) with the averaged weights of the last checkpoint, in eval mode, on the CPU."""
+    """(unet, text encoder, tokenizer) with the last checkpoint's averaged weights, on the CPU."""
     trainer = _Trainer(work, "cpu")
     trainer.resume(work / "unet.pt")
     trainer.ema.copy_to(trainer.networks)

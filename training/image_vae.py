@@ -1,7 +1,8 @@
 """The f8 autoencoder: 128x128x3 pictures to 16x16x4 latents and back, convolutions only.
 
-Trained on random 64x64 crops (cheap), then on whole pictures, so that group statistics fit what will be decoded.
-Loss: L1 on pixels and on differences between neighbours at two scales, with a light KL term (Rombach et al. 2022).
+Trained on random 64x64 crops (cheap), then on whole pictures, so that group statistics fit
+what will be decoded. Loss: L1 and squared error on pixels, L1 on differences between neighbours at two
+scales, a light KL term (Rombach et al. 2022).
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def to_tensor(pictures: Pictures) -> torch.Tensor:
 
 
 def _differences(error: torch.Tensor) -> torch.Tensor:
-    return (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return (error[..., 1:] - error[..., :-1]).abs().mean() + (
+        error[..., 1:, :] - error[..., :-1, :]
+    ).abs().mean()
 
 
 def _loss(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,7 +102,9 @@ class _CropPool:
         return to_tensor(np.stack(crops))
 
 
-def train_vae(work: Path, hours: float, seed: int = 0, device: str = "cpu", peak_rate: float = 1.5e-3) -> None:
+def train_vae(
+    work: Path, hours: float, seed: int = 0, device: str = "cpu", peak_rate: float = 1.5e-3
+) -> None:
     """Trains, or resumes, the autoencoder for `hours` of working time; state in `work`/vae.pt."""
     torch.manual_seed(seed)
     vae = new_vae().to(device).train()
@@ -123,7 +128,7 @@ def train_vae(work: Path, hours: float, seed: int = 0, device: str = "cpu", peak
                 group["lr"] = clock.learning_rate(peak_rate)
             loss, squared = _loss(vae, pool.batch(whole=clock.progress > 0.7).to(device))
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
             optimiser.step()
             step += 1
@@ -137,7 +142,10 @@ def train_vae(work: Path, hours: float, seed: int = 0, device: str = "cpu", peak
 @torch.no_grad()
 def encode(vae: Any, pictures: Pictures, batch: int = 32) -> torch.Tensor:
     """Means of the latents of uint8 pictures (n, 128, 128, 3): float32 (n, 4, 16, 16), not scaled."""
-    chunks = [vae.encode(to_tensor(pictures[i : i + batch])).latent_dist.mode() for i in range(0, len(pictures), batch)]
+    chunks = [
+        vae.encode(to_tensor(pictures[i : i + batch])).latent_dist.mode()
+        for i in range(0, len(pictures), batch)
+    ]
     return torch.cat(chunks).float()
 
 
