@@ -1,0 +1,284 @@
+"""The text pipeline: a Llama-family folder behind `pipelines.contract.Pipeline`.
+
+One slice computes some new tokens of some jobs in one packed forward pass and commits once: the KV of all of
+them, and one token for each job whose prompt is complete. See `planner` for what goes into a slice,
+`kv_cache` for where it is kept, `state` for what a job is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from kernels import Drawn, Span, draw
+from pipelines.contract import Batch, Budget, Emission, Emitted, Estimate, Job, Pressure
+from pipelines.cost import UNKNOWN, CostModel
+from pipelines.errors import Exhausted, InvalidRequest
+from pipelines.messages import (
+    Done,
+    Failed,
+    FinishReason,
+    Input,
+    ModelInfo,
+    PromptRevision,
+    Request,
+    TextRequest,
+    TokenChunk,
+)
+from pipelines.text.config import ModelConfig, load_config
+from pipelines.text.kv_cache import BLOCK, BlockPool, BlockTable, blocks_for
+from pipelines.text.loader import load_weights
+from pipelines.text.model import Decoder, Packed
+from pipelines.text.planner import Planner, Work
+from pipelines.text.requests import PreparedPrompt, check_request, prepare_prompt
+from pipelines.text.settings import TextSettings
+from pipelines.text.state import TextState
+from pipelines.text.stream import Piece, TextStream
+from pipelines.text.tokenizer import ChatTokenizer
+
+_POOL_BYTES = 1 << 30
+
+
+class TextPipeline:
+    """One loaded text model. Owner: the executor thread, but for `prepare`."""
+
+    def __init__(
+        self,
+        name: str,
+        config: ModelConfig,
+        decoder: Decoder,
+        tokenizer: ChatTokenizer,
+        settings: TextSettings,
+    ) -> None:
+        self._config = config
+        self._decoder = decoder
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._cost = CostModel()
+        self._planner = Planner(name, config, self._cost, settings.max_rows, settings.max_chunk)
+        self._pool = BlockPool(blocks_for(_pool_tokens(config, decoder, settings)))
+        self._cache = decoder.new_cache(self._pool.size * BLOCK)
+        self._admitted: dict[int, Job] = {}
+        self._info = ModelInfo(
+            name=name,
+            modality="text",
+            family="llama",
+            parameters=decoder.parameters(),
+            context_tokens=config.context,
+        )
+
+    @classmethod
+    def load(cls, folder: Path, *, name: str, settings: TextSettings) -> TextPipeline:
+        """Load a Hugging Face folder: config.json, safetensors, tokenizer.json, chat template.
+
+        Raises: ModelBroken naming the file, Unsupported naming the config's field, ValueError naming the
+        setting.
+        """
+        config = load_config(folder)
+        if settings.context_tokens:
+            config = replace(config, context=min(config.context, settings.context_tokens))
+        tokenizer = ChatTokenizer(folder, config.vocab)
+        weights = load_weights(folder, config, getattr(torch, settings.dtype), torch.device(settings.device))
+        return cls(name, config, Decoder(config, weights), tokenizer, settings)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def prepare(self, request: Request, value: Input | None) -> object:
+        """The checked request, or a revision as token ids. Thread-safe. Raises: InvalidRequest."""
+        if not isinstance(request, TextRequest):
+            raise InvalidRequest("model", f"{self._info.name} is a text model")
+        if value is None:
+            check_request(request, self._config.vocab, self._config.context)
+            return request
+        if not isinstance(value, PromptRevision):
+            raise InvalidRequest("input", "a text model takes prompt revisions")
+        return prepare_prompt(self._tokenizer, request, value, self._config.context)
+
+    def admit(self, job: Job, prepared: object) -> None:
+        """Raises: Exhausted when `max_jobs` are admitted."""
+        assert isinstance(prepared, TextRequest)
+        if len(self._admitted) >= self._settings.max_jobs:
+            raise Exhausted(
+                f"{self._info.name}: {self._settings.max_jobs} jobs are running",
+                retry_after_s=self._next_end_s(),
+            )
+        job.state = TextState(prepared.sampling, BlockTable(self._pool), TextStream(prepared.sampling.stop))
+        self._admitted[job.id] = job
+
+    def update(self, job: Job, prepared: object) -> None:
+        """A revision of the prompt. Raises: WrongState after the final one."""
+        assert isinstance(prepared, PreparedPrompt)
+        state = _state(job)
+        state.revise(prepared)
+        if prepared.final:
+            state.reused = state.table.length
+
+    def ready(self, job: Job) -> bool:
+        state = _state(job)
+        return not state.finished and state.pending > 0
+
+    def plan(self, ready: Iterable[Job], budget: Budget) -> Batch | None:
+        rows: list[tuple[Job, int]] = []
+        for job, count in self._planner.choose(ready, budget):
+            if self._reserve(job, count):
+                rows.append((job, count))
+            elif not rows:
+                raise Pressure(self._info.name)
+        return self._planner.batch(rows, budget) if rows else None
+
+    def run(self, batch: Batch) -> Iterator[Emission | None]:
+        work: Work = batch.work
+        packed, drawing = self._pack(batch.rows, work.counts)
+        logits = yield from self._decoder.forward(packed, self._cache, work.every)
+        yield None
+        drawn = draw(logits, [_state(job).row_sampling() for job in drawing]) if logits is not None else []
+        tokens = dict(zip((job.id for job in drawing), drawn, strict=True))
+        emissions: list[Emission] = []
+        for job, count in zip(batch.rows, work.counts, strict=True):
+            if not job.cancelled:
+                emissions += [
+                    Emission(job, chunk) for chunk in self._commit(_state(job), count, tokens.get(job.id))
+                ]
+        yield from emissions
+
+    def estimate(self, batch: Batch) -> Estimate:
+        return self._cost.estimate(batch)
+
+    def observe(self, batch: Batch, device_ms: float) -> None:
+        self._cost.observe(batch, device_ms)
+
+    def leased(self, job: Job) -> int:
+        """Blocks that only this job holds."""
+        if job.in_slice:
+            return 0
+        return sum(1 for block in _state(job).table.blocks if self._pool.count(block) == 1)
+
+    def evict(self, job: Job) -> None:
+        """The KV is computed again from the job's tokens when its turn comes."""
+        _state(job).table.free()
+
+    def release(self, job: Job) -> None:
+        del self._admitted[job.id]
+        _state(job).table.free()
+
+    def _reserve(self, job: Job, count: int) -> bool:
+        return _state(job).table.reserve(count, self._copy_block)
+
+    def _copy_block(self, source: int, target: int) -> None:
+        for layer in self._cache:
+            layer[:, target * BLOCK : (target + 1) * BLOCK] = layer[:, source * BLOCK : (source + 1) * BLOCK]
+
+    def _pack(self, rows: tuple[Job, ...], counts: tuple[int, ...]) -> tuple[Packed, list[Job]]:
+        """The slice's new tokens, and the jobs that draw a token from it."""
+        ids: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        spans: list[Span] = []
+        last: list[int] = []
+        drawing: list[Job] = []
+        for job, count in zip(rows, counts, strict=True):
+            state = _state(job)
+            reserved = self._reserve(job, count)
+            assert reserved
+            start = state.table.length
+            end = start + count
+            spans.append(self._span(state.table, len(ids), start, end))
+            ids += state.tokens[start:end]
+            positions += range(start, end)
+            slots += _numbers(state.table.places(start, end))
+            if state.final and end == len(state.tokens):
+                last.append(len(ids) - 1)
+                drawing.append(job)
+        device = self._cache[0].device
+        packed = Packed(
+            torch.tensor(ids, device=device),
+            torch.tensor(positions, device=device),
+            torch.tensor(slots, device=device),
+            spans,
+            torch.tensor(last, dtype=torch.int64, device=device),
+        )
+        return packed, drawing
+
+    def _span(self, table: BlockTable, first: int, start: int, end: int) -> Span:
+        places = table.places(0, end)
+        like = self._cache[0]
+        if not isinstance(places, slice):
+            places = places.to(like.device)
+        mask = None
+        if end - start > 1 and start:
+            mask = like.new_full((end - start, end), -torch.inf).triu_(start + 1)
+        return Span(first, end - start, end, places, mask)
+
+    def _commit(self, state: TextState, count: int, drawn: Drawn | None) -> list[Emitted]:
+        """Make the slice's work for one row durable; returns what the client gets."""
+        state.table.append(count)
+        if drawn is None:
+            return []
+        if not drawn.finite:
+            state.finished = True
+            return [Failed("ModelBroken", f"{self._info.name}: the model computed NaN for this prompt")]
+        state.tokens.append(drawn.id)
+        if drawn.id in self._config.eos:
+            return self._finish(state, state.stream.finish(), FinishReason.STOP)
+        piece = state.stream.push(drawn, self._tokenizer.content(drawn.id))
+        if piece.stopped:
+            return self._finish(state, piece, FinishReason.STOP)
+        limit = state.reached_limit(self._config.context)
+        if limit is None:
+            return [self._chunk(state, piece)] if piece.text or piece.tokens else []
+        rest = state.stream.finish()
+        reason = FinishReason.STOP if rest.stopped else limit
+        return self._finish(state, Piece(piece.text + rest.text, piece.tokens + rest.tokens), reason)
+
+    def _finish(self, state: TextState, piece: Piece, reason: FinishReason) -> list[Emitted]:
+        state.finished = True
+        last: list[Emitted] = [self._chunk(state, piece)] if piece.text or piece.tokens else []
+        return [*last, Done(reason, state.usage())]
+
+    def _chunk(self, state: TextState, piece: Piece) -> TokenChunk:
+        ids = tuple(token.id for token in piece.tokens)
+        if not state.sampling.logprobs:
+            return TokenChunk(piece.text, ids, state.revision)
+        top = tuple(
+            tuple((self._tokenizer.content(i).decode(errors="replace"), log) for i, log in token.top)
+            for token in piece.tokens
+        )
+        return TokenChunk(
+            piece.text, ids, state.revision, tuple(token.logprob for token in piece.tokens), top
+        )
+
+    def _next_end_s(self) -> float:
+        """When the first running job will have ended at the latest, by the measured pace of decoding."""
+        left = min(
+            _state(job).sampling.max_tokens - max(0, _state(job).drawn) for job in self._admitted.values()
+        )
+        rows = max(1, min(len(self._admitted), self._settings.max_rows))
+        pace = self._cost.estimate(Batch(self._info.name, "decode", (), rows))
+        return max(0.1, left * (pace.median_ms if pace is not UNKNOWN else 50.0) / 1000)
+
+
+def _state(job: Job) -> TextState:
+    state = job.state
+    assert isinstance(state, TextState)
+    return state
+
+
+def _numbers(places: slice | torch.Tensor) -> Iterable[int]:
+    return range(places.start, places.stop) if isinstance(places, slice) else places.tolist()
+
+
+def _pool_tokens(config: ModelConfig, decoder: Decoder, settings: TextSettings) -> int:
+    """Raises: ValueError where a single job would not fit."""
+    if settings.kv_tokens:
+        if settings.kv_tokens < config.context:
+            raise ValueError(
+                f"kv_tokens: {settings.kv_tokens} is less than one context of {config.context} tokens"
+            )
+        return settings.kv_tokens
+    affordable = _POOL_BYTES // decoder.token_bytes()
+    return max(config.context, min(8 * config.context, affordable))

@@ -1,0 +1,99 @@
+"""Which tokens of which jobs make up a slice. Pure: reads states and cost estimates, changes nothing.
+
+Rules
+1. Every decoding job (one token to compute) among the candidates gets its token before any prompt gets more
+   than `SMALLEST` tokens: decodes never stall behind a long prompt (Sarathi; Agrawal et al., 2024).
+2. The prompts share what is left of the slice's budget, most urgent first.
+3. The most urgent job always gets something.
+4. Layers between two preemption points are as many as fit half the allowed gap by the cost model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+from pipelines.contract import Batch, Budget, Job
+from pipelines.cost import UNKNOWN, CostModel
+from pipelines.text.config import ModelConfig
+from pipelines.text.state import TextState
+
+SMALLEST = 16
+UNMEASURED = 32
+GAP_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a slice computes: so many new tokens for each row, a preemption point each `every` layers."""
+
+    counts: tuple[int, ...]
+    every: int
+
+
+class Planner:
+    """Sizes slices of one model by its cost model."""
+
+    def __init__(
+        self, name: str, config: ModelConfig, cost: CostModel, max_rows: int, max_chunk: int
+    ) -> None:
+        self._name = name
+        self._layers = config.layers
+        self._cost = cost
+        self._max_rows = max_rows
+        self._max_chunk = max_chunk
+        parameters = config.hidden * (config.heads * 2 + config.kv_heads * 2) * config.head_dim
+        parameters += 3 * config.hidden * config.intermediate
+        # Work of one query meeting one cached token, over that of one token in the linear layers.
+        self._context_share = 2 * config.heads * config.head_dim / parameters
+
+    def choose(self, ready: Iterable[Job], budget: Budget) -> list[tuple[Job, int]]:
+        """Rows in urgency order with how many tokens each computes."""
+        candidates = [(job, _state(job).pending) for job in islice(ready, self._max_rows)]
+        if not candidates:
+            return []
+        decodes = sum(1 for _, pending in candidates if pending == 1)
+        room = max(self._tokens_within(budget) - decodes, SMALLEST)
+        chosen: list[tuple[Job, int]] = []
+        for job, pending in candidates:
+            count = 1 if pending == 1 else min(pending, room)
+            if pending > 1:
+                room -= count
+            if count:
+                chosen.append((job, count))
+        return chosen
+
+    def batch(self, rows: list[tuple[Job, int]], budget: Budget) -> Batch:
+        """The slice for rows that have their memory."""
+        counts = tuple(count for _, count in rows)
+        kind = "decode" if max(counts) == 1 else "prefill"
+        units = sum(count * (1 + self._context_share * _state(job).table.length) for job, count in rows)
+        jobs = tuple(job for job, _ in rows)
+        every = self._every(Batch(self._name, kind, jobs, units), budget)
+        return Batch(self._name, kind, jobs, units, Work(counts, every))
+
+    def _every(self, batch: Batch, budget: Budget) -> int:
+        estimate = self._cost.estimate(batch)
+        if estimate is UNKNOWN:
+            return 1
+        layer_ms = estimate.p90_ms / (self._layers + 1)
+        return min(self._layers, max(1, int(GAP_SHARE * budget.gap_ms / max(layer_ms, 1e-6))))
+
+    def _tokens_within(self, budget: Budget) -> int:
+        best = SMALLEST
+        while best < self._max_chunk:
+            estimate = self._cost.estimate(Batch(self._name, "prefill", (), 2 * best))
+            if estimate is UNKNOWN:
+                return min(UNMEASURED, self._max_chunk)
+            layer_ms = estimate.p90_ms / (self._layers + 1)
+            if estimate.median_ms > budget.slice_ms or layer_ms > GAP_SHARE * budget.gap_ms:
+                break
+            best *= 2
+        return min(best, self._max_chunk)
+
+
+def _state(job: Job) -> TextState:
+    state = job.state
+    assert isinstance(state, TextState)
+    return state

@@ -1,0 +1,79 @@
+"""Checks of what a client may ask of a text model, and what the host prepares off the executor thread."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pipelines.errors import InvalidRequest
+from pipelines.messages import Message, PromptRevision, Sampling, TextRequest
+from pipelines.text.tokenizer import ChatTokenizer
+
+ROLES = ("system", "user", "assistant")
+MAX_LOGPROBS = 20
+MAX_STOPS = 8
+MAX_STOP_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPrompt:
+    """One revision as token ids; before the final one without what may still change."""
+
+    number: int
+    ids: tuple[int, ...]
+    final: bool
+
+
+def check_request(request: TextRequest, vocab: int, context: int) -> None:
+    """Raises: InvalidRequest naming field and limit."""
+    for place, message in enumerate(request.history):
+        if message.role not in ROLES:
+            raise InvalidRequest(f"history[{place}].role", f"must be one of {', '.join(ROLES)}")
+    check_sampling(request.sampling, vocab, context)
+
+
+def check_sampling(sampling: Sampling, vocab: int, context: int) -> None:
+    """Raises: InvalidRequest naming field and limit."""
+    _between("temperature", sampling.temperature, 0.0, 2.0)
+    _between("top_p", sampling.top_p, 0.0, 1.0, above=True)
+    _between("top_k", sampling.top_k, 0, vocab)
+    _between("min_p", sampling.min_p, 0.0, 1.0)
+    _between("repetition_penalty", sampling.repetition_penalty, 0.0, 2.0, above=True)
+    _between("presence_penalty", sampling.presence_penalty, -2.0, 2.0)
+    _between("frequency_penalty", sampling.frequency_penalty, -2.0, 2.0)
+    _between("max_tokens", sampling.max_tokens, 1, context)
+    _between("logprobs", sampling.logprobs, 0, MAX_LOGPROBS)
+    if len(sampling.stop) > MAX_STOPS:
+        raise InvalidRequest("sampling.stop", f"at most {MAX_STOPS} strings, got {len(sampling.stop)}")
+    for stop in sampling.stop:
+        if not 1 <= len(stop) <= MAX_STOP_LENGTH:
+            raise InvalidRequest(
+                "sampling.stop", f"each has 1 to {MAX_STOP_LENGTH} characters, got {len(stop)}"
+            )
+
+
+def _between(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
+    if not math.isfinite(value) or value > high or value < low or (above and value == low):
+        limit = f"above {low} and at most {high}" if above else f"from {low} to {high}"
+        raise InvalidRequest(f"sampling.{name}", f"must be {limit}, got {value}")
+
+
+def prepare_prompt(
+    tokenizer: ChatTokenizer, request: TextRequest, revision: PromptRevision, context: int
+) -> PreparedPrompt:
+    """The revision in the model's chat template, tokenised.
+
+    Raises: InvalidRequest for an empty final prompt, and for one that leaves no room for an answer.
+    """
+    if revision.final and not revision.text.strip():
+        raise InvalidRequest("prompt", "is empty")
+    characters = len(revision.text) + sum(len(message.content) for message in request.history)
+    if not tokenizer.fits(characters, context):
+        raise InvalidRequest("prompt", f"{characters} characters are more than {context} tokens can hold")
+    messages = [*request.history, Message("user", revision.text)]
+    if not revision.final:
+        return PreparedPrompt(revision.number, tuple(tokenizer.encode_open(messages)[: context - 1]), False)
+    ids = tokenizer.encode(tokenizer.render(messages))
+    if len(ids) >= context:
+        raise InvalidRequest("prompt", f"{len(ids)} tokens with its history; the limit is {context - 1}")
+    return PreparedPrompt(revision.number, tuple(ids), True)

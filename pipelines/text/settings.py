@@ -1,0 +1,37 @@
+"""What an operator may set for one text pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class TextSettings:
+    """Validated on construction. Raises: ValueError naming the setting.
+
+    device: a torch device. dtype: of weights and KV cache. context_tokens: at most this many tokens a job,
+    0 for the model's own. kv_tokens: size of the KV pool in tokens, 0 for room for eight whole contexts but
+    no more than 1 GiB. max_jobs: admitted at a time. max_rows: jobs in one slice. max_chunk: prompt tokens
+    in one slice. prefix_reuse: share the KV of equal prompt beginnings inside a tenant.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    context_tokens: int = 0
+    kv_tokens: int = 0
+    max_jobs: int = 64
+    max_rows: int = 32
+    max_chunk: int = 512
+    prefix_reuse: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype: {self.dtype!r} is none of {', '.join(DTYPES)}")
+        for name in ("context_tokens", "kv_tokens"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: must not be negative")
+        for name in ("max_jobs", "max_rows", "max_chunk"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1")

@@ -1,0 +1,102 @@
+"""A text job's durable state: it changes at a commit, or between slices by `update`, `evict`, `release`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kernels import RowSampling
+from pipelines.errors import WrongState
+from pipelines.messages import FinishReason, Sampling, Usage
+from pipelines.text.kv_cache import BlockTable
+from pipelines.text.requests import PreparedPrompt
+from pipelines.text.stream import TextStream
+
+
+@dataclass(slots=True)
+class TextState:
+    """Owner: the executor thread.
+
+    tokens: the prompt as far as it is known, then the answer. The KV of the first `table.length` of them is
+    cached; the rest is to be computed. final: the prompt is committed, so the answer may begin.
+    """
+
+    sampling: Sampling
+    table: BlockTable
+    stream: TextStream
+    tokens: list[int] = field(default_factory=list)
+    prompt_length: int = 0
+    revision: int = 0
+    final: bool = False
+    finished: bool = False
+    reused: int = 0
+    rolled_back: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Known tokens whose KV is not cached."""
+        return len(self.tokens) - self.table.length
+
+    @property
+    def drawn(self) -> int:
+        """Tokens of the answer so far."""
+        return len(self.tokens) - self.prompt_length
+
+    def revise(self, prompt: PreparedPrompt) -> None:
+        """Take over a revision: keep the KV of the common beginning, forget the rest.
+
+        Raises: WrongState after the final one.
+        """
+        if self.final:
+            raise WrongState("the prompt is committed; it cannot be revised", field="revise")
+        cached = self.table.length
+        common = common_prefix(self.tokens[:cached], prompt.ids)
+        self.rolled_back += cached - common
+        # The last prompt token is computed again even where its KV exists: the answer needs its logits.
+        self.table.crop(min(common, len(prompt.ids) - 1) if prompt.final else common)
+        self.tokens = list(prompt.ids)
+        self.prompt_length = len(self.tokens)
+        self.revision = prompt.number
+        self.final = prompt.final
+
+    def row_sampling(self) -> RowSampling:
+        """How the next token is drawn."""
+        asked = self.sampling
+        return RowSampling(
+            position=len(self.tokens),
+            seed=asked.seed,
+            temperature=asked.temperature,
+            top_k=asked.top_k,
+            top_p=asked.top_p,
+            min_p=asked.min_p,
+            repetition_penalty=asked.repetition_penalty,
+            presence_penalty=asked.presence_penalty,
+            frequency_penalty=asked.frequency_penalty,
+            seen=self.tokens,
+            generated=self.tokens[self.prompt_length :]
+            if asked.presence_penalty or asked.frequency_penalty
+            else (),
+            logprobs=asked.logprobs or -1,
+        )
+
+    def reached_limit(self, context: int) -> FinishReason | None:
+        """LENGTH where no further token may be drawn."""
+        if self.drawn >= self.sampling.max_tokens or len(self.tokens) >= context:
+            return FinishReason.LENGTH
+        return None
+
+    def usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_length,
+            completion_tokens=self.drawn,
+            reused_tokens=self.reused,
+            rolled_back_tokens=self.rolled_back,
+        )
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the longest common beginning."""
+    for place, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return place
+    return min(len(left), len(right))

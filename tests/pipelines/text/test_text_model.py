@@ -1,0 +1,87 @@
+"""The decoder against transformers' own: logits and greedy text of the same folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from text_driver import Driver, Folders, finished
+from transformers import LlamaForCausalLM
+
+from pipelines.messages import Sampling
+from pipelines.text.settings import TextSettings
+
+Drive = Callable[..., Driver]
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "grouped heads, untied": {},
+    "tied": {"tie_word_embeddings": True, "num_key_value_heads": 1},
+    "biases, every head its own key": {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4},
+    "head size of its own, sharded": {"head_dim": 16, "shards": True},
+    "linear": {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}},
+    "dynamic": {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}},
+    "llama3": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+    "yarn": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 500.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+}
+PROMPT = "how many apples are left? one two three four five, größer als süß 🙂 "
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_and_greedy_text_equal_transformers(name: str, folders: Folders, drive: Drive) -> None:
+    path = folders(**CONFIGS[name])
+    driver = drive(**CONFIGS[name])
+    reference = LlamaForCausalLM.from_pretrained(path).eval()
+    job = driver.submit(PROMPT * 2, Sampling(max_tokens=64, logprobs=20))
+    driver.drain()
+    tokens, prompt = job.state.tokens, job.state.prompt_length
+    assert prompt > 32, "the prompt must take several chunks"
+    with torch.inference_mode():
+        expected = reference(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    chunks = [chunk for chunk in driver.emitted[job.id] if hasattr(chunk, "token_ids")]
+    logged = [pair for chunk in chunks for pair in zip(chunk.token_ids, chunk.logprobs, strict=True)]
+    for place, (token, logprob) in enumerate(logged):
+        row = expected[prompt - 1 + place]
+        assert logprob == pytest.approx(float(row[token]), abs=1e-4)
+        assert float(row[token]) >= float(row.max()) - 1e-4, f"token {place} is not transformers' choice"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_full_logits_equal_transformers(name: str, folders: Folders, drive: Drive) -> None:
+    reference = LlamaForCausalLM.from_pretrained(folders(**CONFIGS[name])).eval()
+    driver = drive(**CONFIGS[name])
+    job = driver.submit(PROMPT)
+    pipeline = driver.pipeline
+    with torch.inference_mode():
+        packed, _ = pipeline._pack((job,), (job.state.pending,))
+        forward = pipeline._decoder.forward(packed, pipeline._cache, 1)
+        logits = finished(forward)
+        expected = reference(torch.tensor([job.state.tokens])).logits[0, -1]
+    torch.testing.assert_close(logits[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_bfloat16_is_near(drive: Drive) -> None:
+    texts = []
+    for dtype in ("float32", "bfloat16"):
+        driver = drive(TextSettings(dtype=dtype))
+        job = driver.submit(PROMPT, Sampling(max_tokens=1, logprobs=5))
+        driver.drain()
+        texts.append(driver.emitted[job.id])
+    assert texts[1][0].logprobs[0] == pytest.approx(texts[0][0].logprobs[0], abs=0.5)
