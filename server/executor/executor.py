@@ -261,9 +261,7 @@ class DeviceExecutor:
             return self._fail(piece, error)
         except Exception:
             logger.exception("a slice of %s (%s) failed", piece.slot.pipeline, piece.batch.kind)
-            return self._fail(
-                piece, ModelBroken("the model failed on this request; the server's log says why")
-            )
+            return self._fail(piece, ModelBroken("the model failed on this request, see the server's log"))
         self.counters.gaps.saw(piece.batch, (self._cpu_clock() - cpu_s) * 1000)
         self._committed(piece, emissions)
         return "commit"

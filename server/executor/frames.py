@@ -13,8 +13,8 @@ import msgspec
 from pipelines.messages import AudioChunk, Chunk, Down, Emit, ImageChunk, Up
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_down = msgspec.msgpack.Decoder(Down).decode
-_decode_up = msgspec.msgpack.Decoder(Up).decode
+_DOWN: msgspec.msgpack.Decoder[Down] = msgspec.msgpack.Decoder(Down)
+_UP: msgspec.msgpack.Decoder[Up] = msgspec.msgpack.Decoder(Up)
 
 
 def pack_down(message: Down) -> bytes:
@@ -24,7 +24,7 @@ def pack_down(message: Down) -> bytes:
 
 def unpack_down(frame: bytes) -> Down:
     """Raises: msgspec.DecodeError."""
-    return _decode_down(frame)
+    return _DOWN.decode(frame)
 
 
 def pack_up(message: Up) -> list[bytes]:
@@ -38,7 +38,7 @@ def pack_up(message: Up) -> list[bytes]:
 
 def unpack_up(frames: Sequence[bytes]) -> Up:
     """Raises: msgspec.DecodeError."""
-    message = _decode_up(frames[0])
+    message = _UP.decode(frames[0])
     if len(frames) == 2 and isinstance(message, Emit):
         return Emit(message.job_id, _with_payload(message.chunk, frames[1]))
     return message

@@ -285,15 +285,9 @@ class _Queue:
             if level[0] < rank:
                 continue
             tenants = self._levels[level]
-            if len(tenants) == 1:
-                for entries in tenants.values():
-                    yield from (entry[2] for entry in entries)
-                continue
-            streams = [
-                (
-                    (deadline_s, tenant_cost.get(tenant, 0.0), job_id, job)
-                    for deadline_s, job_id, job in entries
-                )
-                for tenant, entries in tenants.items()
-            ]
-            yield from (entry[3] for entry in merge(*streams))
+            streams = [_priced(entries, tenant_cost.get(t, 0.0)) for t, entries in tenants.items()]
+            yield from (entry[3] for entry in (streams[0] if len(streams) == 1 else merge(*streams)))
+
+
+def _priced(entries: list[tuple[float, int, Job]], cost: float) -> Iterator[tuple[float, float, int, Job]]:
+    return ((deadline_s, cost, job_id, job) for deadline_s, job_id, job in entries)

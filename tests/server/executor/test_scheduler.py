@@ -1,0 +1,237 @@
+"""The scheduler's specification, line by line, as tables; no threads and no clock."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+
+import pytest
+
+from pipelines.contract import Job
+from pipelines.messages import JobClass, TextRequest
+from server.executor.scheduler import FLOORS, Resume, Running, Scheduler, Slot, Start
+
+R, I, S, B = JobClass  # noqa: E741
+DELAY_MS = 25.0
+
+
+def job(
+    number: int,
+    job_class: JobClass = S,
+    *,
+    pipeline: str = "p",
+    tenant: str = "t",
+    deadline_s: float = math.inf,
+    committed: bool = True,
+    consumer: Job | None = None,
+) -> Job:
+    made = Job(number, pipeline, tenant, job_class, TextRequest(), committed=committed, consumer=consumer)
+    made.deadline_s = deadline_s
+    return made
+
+
+def suspended(*rows: Job, remaining_ms: float = 100.0) -> Running:
+    first = min(rows, key=Scheduler(DELAY_MS).urgency)
+    return Running(Slot(first.pipeline, Scheduler(DELAY_MS).urgency(first).rank), rows, remaining_ms)
+
+
+ORDER = [
+    ("class before deadline", [job(1, R), job(2, I, deadline_s=1)], [1, 2]),
+    ("deadline before age", [job(1, I), job(2, I, deadline_s=5), job(3, I, deadline_s=2)], [3, 2, 1]),
+    ("age last", [job(2, B), job(1, B)], [1, 2]),
+    ("uncommitted one class lower", [job(1, I, committed=False), job(2, I)], [2, 1]),
+    ("and behind every committed job there", [job(1, I, committed=False, deadline_s=1), job(2, S)], [2, 1]),
+    ("but before the next class", [job(1, I, committed=False), job(2, B)], [1, 2]),
+    ("uncommitted batch stays batch", [job(1, B, committed=False), job(2, B)], [2, 1]),
+    ("consumer's class is inherited", [job(1, S, consumer=job(9, R)), job(2, I)], [1, 2]),
+    (
+        "consumer's deadline too",
+        [job(1, I, deadline_s=3), job(2, I, consumer=job(9, I, deadline_s=1))],
+        [2, 1],
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "jobs", "order"), ORDER, ids=[row[0] for row in ORDER])
+def test_order(what: str, jobs: list[Job], order: list[int]) -> None:
+    for arrival in itertools.permutations(jobs):
+        scheduler = Scheduler(DELAY_MS)
+        for each in arrival:
+            scheduler.offer(each)
+        assert [each.id for each in scheduler.ready("p")] == order
+
+
+def test_tenants_take_turns_by_served_cost() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    greedy = [job(n, tenant="greedy") for n in range(1, 4)]
+    for each in greedy:
+        scheduler.offer(each)
+    scheduler.charge(suspended(greedy[0]), 50.0, ())
+    late = job(10, tenant="modest")
+    scheduler._tenant_cost["modest"] = 0.0
+    scheduler.offer(late)
+    assert next(scheduler.ready("p")) is late
+
+
+def test_a_new_tenant_starts_at_the_least_served_one() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    old = job(1, tenant="old")
+    scheduler.offer(old)
+    scheduler.charge(suspended(old), 1000.0, ())
+    scheduler.offer(job(2, tenant="new"))
+    assert next(scheduler.ready("p")) is old
+
+
+DECIDE = [
+    ("nothing", [], [], None),
+    ("start", [job(1)], [], Start("p", S)),
+    ("resume", [], [suspended(job(1))], Resume(Slot("p", S))),
+    ("more urgent start beside a suspended slice", [job(2, R)], [suspended(job(1))], Start("p", R)),
+    ("same slot is resumed first", [job(2, S, deadline_s=1)], [suspended(job(1))], Resume(Slot("p", S))),
+    (
+        "other pipeline by deadline",
+        [job(2, S, pipeline="q", deadline_s=1)],
+        [suspended(job(1))],
+        Start("q", S),
+    ),
+    ("less urgent suspended waits", [job(2, I)], [suspended(job(1, B))], Start("p", I)),
+    (
+        "a slice is as urgent as its most urgent row",
+        [job(3, I, pipeline="q")],
+        [suspended(job(1, S), job(2, S, consumer=job(9, R)))],
+        Resume(Slot("p", R)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "ready", "waiting", "wanted"), DECIDE, ids=[row[0] for row in DECIDE])
+def test_decide(what: str, ready: list[Job], waiting: list[Running], wanted: object) -> None:
+    scheduler = Scheduler(DELAY_MS)
+    for each in ready:
+        scheduler.offer(each)
+    assert scheduler.decide(waiting) == wanted
+
+
+def test_a_blocked_slot_lets_the_next_class_of_its_pipeline_go() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.offer(job(1, R))
+    scheduler.offer(job(2, S))
+    assert scheduler.decide((), frozenset({Slot("p", R)})) == Start("p", S)
+
+
+YIELD = [
+    ("to a more urgent class of another pipeline", job(2, R, pipeline="q"), 1.0, True),
+    ("to a more urgent class of its own, if long", job(2, R), 100.0, True),
+    ("not if the slice is nearly over", job(2, R), 10.0, False),
+    ("not to its own class", job(2, S, pipeline="q"), 100.0, False),
+    ("not to a less urgent class", job(2, B, pipeline="q"), 100.0, False),
+    ("within the class when slack goes negative", job(2, S, pipeline="q", deadline_s=0.05), 100.0, True),
+    ("not while there is slack", job(2, S, pipeline="q", deadline_s=5.0), 100.0, False),
+    (
+        "never within the class for work ahead",
+        job(2, I, pipeline="q", deadline_s=0.01, committed=False),
+        99.0,
+        False,
+    ),
+    ("own pipeline, own class joins the next slice", job(2, S, deadline_s=0.01), 100.0, False),
+]
+
+
+@pytest.mark.parametrize(("what", "other", "remaining_ms", "wanted"), YIELD, ids=[row[0] for row in YIELD])
+def test_should_yield(what: str, other: Job, remaining_ms: float, wanted: bool) -> None:
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.offer(other)
+    running = suspended(job(1), remaining_ms=remaining_ms)
+    assert scheduler.should_yield(0.0, running, False, ()) is wanted
+    assert scheduler.should_yield(0.0, running, True, ()) is False
+
+
+def test_a_suspended_slice_that_becomes_urgent_takes_the_device_back() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    row = job(1, S, pipeline="q")
+    other = suspended(row)
+    running = suspended(job(2, I))
+    assert not scheduler.should_yield(0.0, running, False, [other])
+    row.job_class = R
+    assert scheduler.should_yield(0.0, running, False, [other])
+
+
+@pytest.mark.parametrize("waiting", [(I,), (S,), (B,), (I, S), (I, B), (S, B), (I, S, B)])
+def test_floors_under_a_realtime_flood(waiting: tuple[JobClass, ...]) -> None:
+    """Exhaustive over the waiting classes: each gets its floor share, in quanta, and never more than it earned."""
+    scheduler = Scheduler(DELAY_MS)
+    voice = job(1, R, pipeline="voice")
+    rows = {job_class: job(10 + job_class, job_class, pipeline=f"p{job_class}") for job_class in waiting}
+    for each in (voice, *rows.values()):
+        scheduler.offer(each)
+    served = dict.fromkeys((R, *waiting), 0.0)
+    for _ in range(20_000):
+        choice = scheduler.decide(())
+        assert isinstance(choice, Start)
+        used = JobClass(choice.rank)
+        ms = 5.0 if used is R else 10.0
+        assert used is R or choice.quantum_ms <= DELAY_MS
+        served[used] += ms
+        scheduler.charge(suspended(rows.get(used, voice)), ms, ())
+    total = sum(served.values())
+    for job_class in waiting:
+        assert served[job_class] / total >= FLOORS[job_class] * 0.8
+        assert served[job_class] / total <= FLOORS[job_class] * 1.3
+
+
+def test_without_floors_earned_nothing_jumps_the_queue() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.offer(job(1, R))
+    scheduler.offer(job(2, B, pipeline="q"))
+    assert scheduler.decide(()) == Start("p", R)
+
+
+def test_victims_over_all_small_sets() -> None:
+    """Exhaustive: idle leases first, then the least urgent ready one, never a more urgent one."""
+    classes = (R, I, S, B)
+    for claim, first, second in itertools.product(classes, repeat=3):
+        for idle_first, idle_second in itertools.product((False, True), repeat=2):
+            scheduler = Scheduler(DELAY_MS)
+            claimant, one, two = job(1, claim), job(2, first), job(3, second)
+            for each, idle in ((one, idle_first), (two, idle_second)):
+                if not idle:
+                    scheduler.offer(each)
+            scheduler.offer(claimant)
+            found = scheduler.victim([claimant, one, two], claimant)
+            idle_jobs = [j for j, idle in ((one, idle_first), (two, idle_second)) if idle]
+            if idle_jobs:
+                assert found is max(idle_jobs, key=scheduler.urgency)
+                continue
+            least = max((one, two), key=scheduler.urgency)
+            wanted = least if scheduler.urgency(least) > scheduler.urgency(claimant) else None
+            assert found is wanted
+
+
+def test_withdraw_and_offer_again_leave_no_trace() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    jobs = [job(n, JobClass(n % 4), tenant=f"t{n % 3}", deadline_s=float(n % 5)) for n in range(60)]
+    for each in jobs:
+        scheduler.offer(each)
+    for each in jobs[::2]:
+        each.job_class = R
+        scheduler.offer(each)
+    for each in jobs:
+        scheduler.withdraw(each)
+        scheduler.withdraw(each)
+    assert len(scheduler) == 0
+    assert scheduler.decide(()) is None
+    assert list(scheduler.ready("p")) == []
+
+
+def test_a_decision_among_ten_thousand_jobs_is_quick() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    for n in range(10_000):
+        scheduler.offer(job(n, JobClass(n % 4), tenant=f"t{n % 20}", deadline_s=float(n % 997)))
+    spent = []
+    for _ in range(200):
+        start = time.perf_counter()
+        scheduler.decide(())
+        list(itertools.islice(scheduler.ready("p"), 8))
+        spent.append(time.perf_counter() - start)
+    assert sorted(spent)[len(spent) // 2] < 1e-3
