@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -57,7 +59,7 @@ def test_rule_1_a_closed_slice_falls_back_to_the_last_commit() -> None:
     for at in range(1, 9):
         yields = itertools.count(1)
         toy = ToyPipeline(points=4)
-        bench = Bench(toy, give_way=lambda at=at, yields=yields: next(yields) == at)
+        bench = Bench(toy, give_way=partial(reaches, yields, at))
         job = bench.submit(what=2)
         while not bench.executor._suspended and bench.executor.step():
             continue
@@ -66,6 +68,10 @@ def test_rule_1_a_closed_slice_falls_back_to_the_last_commit() -> None:
             bench.executor._end(piece)
         bench.run()
         assert tokens(bench, job) == result_of(points=4, slices=2)
+
+
+def reaches(yields: Iterator[int], at: int) -> bool:
+    return next(yields) == at
 
 
 def result_of(points: int, slices: int) -> list[str]:
@@ -102,7 +108,7 @@ def test_rule_2_suspended_slices_form_a_set(classes: tuple[JobClass, ...]) -> No
 
 
 def test_rule_3_across_classes_the_device_changes_hands_at_a_yield() -> None:
-    bench, slow, _ = preempting(R)
+    bench, _slow, _ = preempting(R)
     bench.submit(S, pipeline="slow")
     bench.run()
     assert [job for job, chunk in bench.out if isinstance(chunk, Done)] == [2, 1]
@@ -202,7 +208,7 @@ def test_rule_8_every_stretch_of_launches_is_bounded() -> None:
 @pytest.mark.parametrize("credits", [1, 2, 3])
 @pytest.mark.parametrize("grants", list(itertools.product((0, 1, 2), repeat=3)))
 def test_rule_9_a_job_without_credits_is_parked(credits: int, grants: tuple[int, ...]) -> None:
-    """Exhaustive over small credits and grants: never more chunks than credits, the same chunks in the end."""
+    """Exhaustive over small credits and grants: never more chunks than credits, the same in the end."""
     bench = Bench(ToyPipeline())
     job = bench.submit(what=4, credits=credits)
     other = bench.submit(what=4)

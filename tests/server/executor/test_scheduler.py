@@ -159,7 +159,7 @@ def test_a_suspended_slice_that_becomes_urgent_takes_the_device_back() -> None:
 
 @pytest.mark.parametrize("waiting", [(I,), (S,), (B,), (I, S), (I, B), (S, B), (I, S, B)])
 def test_floors_under_a_realtime_flood(waiting: tuple[JobClass, ...]) -> None:
-    """Exhaustive over the waiting classes: each gets its floor share, in quanta, and never more than it earned."""
+    """Exhaustive over the waiting classes: each gets its floor share, in quanta, and no more."""
     scheduler = Scheduler(DELAY_MS)
     voice = job(1, R, pipeline="voice")
     rows = {job_class: job(10 + job_class, job_class, pipeline=f"p{job_class}") for job_class in waiting}
