@@ -1,0 +1,210 @@
+"""Images: continuous batching of diffusion at the grain of one model evaluation.
+
+A job goes through three kinds of slice: "encode" (its prompts, once), "denoise" (one model evaluation, for
+as many rows of the same size as the budget allows, whatever their step), "decode" (the VAE). A row joins at
+any evaluation and leaves after its last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from pipelines.contract import Batch, Budget, Emission, Estimate, Job
+from pipelines.cost import UNKNOWN, CostModel
+from pipelines.errors import Exhausted, InvalidRequest
+from pipelines.image import slices
+from pipelines.image.loader import Components, load_components
+from pipelines.image.points import make_preemptible
+from pipelines.image.preview import fit_preview
+from pipelines.image.request import MAX_STEPS, Checker, ImagePlan
+from pipelines.image.samplers import SAMPLERS, new_sampler
+from pipelines.image.settings import ImageSettings
+from pipelines.image.state import ImageState, state_of
+from pipelines.messages import ImageRequest, Input, ModelInfo, Request
+
+_LEAST_WAIT_S: Final = 0.5
+
+
+class ImagePipeline:
+    """One diffusion model behind `pipelines.contract.Pipeline`. Owner: the executor thread, but for
+    `prepare`, which any thread may call."""
+
+    def __init__(self, name: str, parts: Components, settings: ImageSettings) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._checker = Checker(parts, settings)
+        self._preview = fit_preview(parts.vae)
+        self._jobs: dict[int, Job] = {}
+        self._cost = CostModel()
+        self._info = ModelInfo(
+            name=name,
+            modality="image",
+            family="stable-diffusion",
+            parameters=parts.parameters,
+            context_tokens=parts.tokenizer.model_max_length,
+            sizes=(parts.own_size,),
+            max_steps=MAX_STEPS,
+            default_steps=parts.defaults.steps,
+            schedulers=SAMPLERS,
+        )
+        make_preemptible(parts.unet, parts.vae.decoder, parts.text_encoder)
+
+    @classmethod
+    def load(cls, folder: Path, *, name: str, settings: ImageSettings | None = None) -> ImagePipeline:
+        """The model in `folder` (Stable Diffusion's layout).
+
+        Raises: Unsupported naming the class; ModelBroken naming the file at fault.
+        """
+        settings = settings or ImageSettings()
+        with torch.inference_mode():
+            return cls(name, load_components(folder, settings), settings)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def prepare(self, request: Request, value: Input | None) -> ImagePlan:
+        """Off the executor thread: checks and tokenises.
+
+        Raises: InvalidRequest naming the field and its limit, Unsupported naming the option.
+        """
+        if not isinstance(request, ImageRequest):
+            raise InvalidRequest("model", f"{self._info.name} draws and takes no {type(request).__name__}")
+        if value is not None:
+            raise InvalidRequest("image", f"an image takes no later input, and no {type(value).__name__}")
+        return self._checker.plan(request)
+
+    def admit(self, job: Job, prepared: object) -> None:
+        """Raises: Exhausted where `max_jobs` are at work."""
+        assert isinstance(prepared, ImagePlan)
+        if len(self._jobs) >= self._settings.max_jobs:
+            raise Exhausted(
+                f"{self._info.name} works on {self._settings.max_jobs} images already",
+                retry_after_s=self._next_free_s(),
+            )
+        parts = self._parts
+        sampler = new_sampler(prepared.sampler, parts.scheduler_class, parts.scheduler_config, prepared.steps)
+        job.state = ImageState(prepared, sampler, self._noise(prepared, float(sampler.init_noise_sigma)))
+        self._jobs[job.id] = job
+
+    def update(self, job: Job, prepared: object) -> None:
+        """Raises: InvalidRequest, always: `prepare` has refused already."""
+        raise InvalidRequest("image", "an image takes no later input")
+
+    def ready(self, job: Job) -> bool:
+        """Until it is done: nothing is waited for."""
+        return not state_of(job).done
+
+    def plan(self, ready: Iterable[Job], budget: Budget) -> Batch | None:
+        """The most urgent row's next slice, with riders of the same kind and size inside the budget.
+
+        Rows that could share the next evaluation but have no embeddings yet are encoded before it.
+        """
+        rows = list(ready)
+        if not rows:
+            return None
+        kind = state_of(rows[0]).phase
+        batch = self._grow(kind, rows, budget)
+        if kind == "denoise":
+            return self._newcomers(batch, rows, budget) or batch
+        return batch
+
+    def run(self, batch: Batch) -> Iterator[Emission | None]:
+        """One slice. A row for which the model computes NaN fails alone."""
+        if batch.kind == "encode":
+            return slices.encode(self._parts, batch.rows)
+        if batch.kind == "denoise":
+            return slices.evaluate(self._parts, self._preview, batch.rows)
+        return slices.decode(self._parts, batch.rows)
+
+    def estimate(self, batch: Batch) -> Estimate:
+        return self._cost.estimate(batch)
+
+    def observe(self, batch: Batch, device_ms: float) -> None:
+        self._cost.observe(batch, device_ms)
+
+    def leased(self, job: Job) -> int:
+        """Bytes of the text embeddings, which can be made again; latents are small and are kept."""
+        text = state_of(job).text
+        return 0 if text is None else text.numel() * text.element_size()
+
+    def evict(self, job: Job) -> None:
+        """The embeddings go; the job's next slice makes them again."""
+        state_of(job).text = None
+
+    def release(self, job: Job) -> None:
+        del self._jobs[job.id]
+        job.state = None
+
+    # --- planning ---------------------------------------------------------------------------------------
+
+    def _grow(self, kind: str, rows: list[Job], budget: Budget) -> Batch:
+        """The first row, and those behind it that fit."""
+        batch = self._batch(kind, (rows[0],))
+        for job in rows[1:]:
+            if len(batch.rows) >= self._settings.max_rows:
+                break
+            if state_of(job).phase != kind or not _same_size(rows[0], job):
+                continue
+            wider = self._batch(kind, (*batch.rows, job))
+            if not self._fits(wider, budget):
+                break
+            batch = wider
+        return batch
+
+    def _newcomers(self, batch: Batch, rows: list[Job], budget: Budget) -> Batch | None:
+        """An encode slice of the rows that could then ride along with `batch`."""
+        riders: list[Job] = []
+        for job in rows[1:]:
+            if state_of(job).phase != "encode" or not _same_size(rows[0], job):
+                continue
+            together = self._batch("denoise", (*batch.rows, *riders, job))
+            if len(together.rows) > self._settings.max_rows or not self._fits(together, budget):
+                break
+            riders.append(job)
+        return self._grow("encode", riders, budget) if riders else None
+
+    def _fits(self, batch: Batch, budget: Budget) -> bool:
+        estimate = self._cost.estimate(batch)
+        return estimate is not UNKNOWN and estimate.p90_ms <= budget.slice_ms
+
+    def _batch(self, kind: str, rows: tuple[Job, ...]) -> Batch:
+        return Batch(self._info.name, kind, rows, sum(_units(kind, state_of(job)) for job in rows))
+
+    # --- admission --------------------------------------------------------------------------------------
+
+    def _noise(self, plan: ImagePlan, sigma: float) -> torch.Tensor:
+        """Drawn on the CPU, so that a seed means the same picture on every device, and in diffusers."""
+        factor = self._parts.vae_factor
+        channels = self._parts.unet.config.in_channels
+        generator = torch.Generator().manual_seed(plan.seed)
+        shape = (1, channels, plan.height // factor, plan.width // factor)
+        noise = torch.randn(shape, generator=generator).to(self._parts.device)
+        return noise * sigma
+
+    def _next_free_s(self) -> float:
+        """When the job with the least left to do will be done, if all that are here share the device."""
+        left = []
+        for job in self._jobs.values():
+            state = state_of(job)
+            step_ms = self._cost.estimate(self._batch("denoise", (job,))).median_ms
+            left.append((state.evaluations - state.step) * step_ms / 1000)
+        return max(_LEAST_WAIT_S, min(left) * len(left))
+
+
+def _same_size(one: Job, other: Job) -> bool:
+    a, b = state_of(one).plan, state_of(other).plan
+    return (a.width, a.height) == (b.width, b.height)
+
+
+def _units(kind: str, state: ImageState) -> float:
+    """encode: prompts; denoise: U-Net inputs times latent positions; decode: pixels."""
+    if kind == "encode":
+        return float(state.inputs)
+    if kind == "denoise":
+        return float(state.inputs * state.latents.shape[2] * state.latents.shape[3])
+    return float(state.plan.width * state.plan.height)

@@ -1,0 +1,24 @@
+"""Where a diffusion model may be interrupted: the entries of these submodules are preemption points.
+
+Convolutions and attention are where the time goes; what lies between two of them is element-wise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+
+from pipelines.interruptible import add_points
+
+_BLOCKS: Final = ("Attention", "FeedForward", "CLIPAttention", "CLIPMLP")
+
+
+def make_preemptible(*modules: Any) -> int:
+    """Adds the points; returns how many. Calls outside `interruptible` are not affected."""
+    return add_points(
+        part
+        for module in modules
+        for part in module.modules()
+        if isinstance(part, torch.nn.Conv2d) or type(part).__name__ in _BLOCKS
+    )

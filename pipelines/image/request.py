@@ -1,0 +1,122 @@
+"""What a client asks for, checked and filled in: `ImagePlan`. Fields are named as on the wire."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipelines.errors import InvalidRequest, Unsupported
+from pipelines.image.loader import Components
+from pipelines.image.samplers import SAMPLERS
+from pipelines.image.settings import ImageSettings
+from pipelines.messages import ImageRequest
+
+MAX_STEPS: Final = 150
+MAX_GUIDANCE: Final = 30.0
+MIN_SIDE: Final = 64
+MIMES: Final = ("image/png", "image/jpeg", "image/webp")
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """A request with nothing left open. Sizes in pixels. token_ids: one tuple (the prompt) or, with
+    classifier-free guidance, two (negative prompt, prompt), each padded to the text encoder's length."""
+
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    seed: int
+    sampler: str
+    preview_every: int
+    token_ids: tuple[tuple[int, ...], ...]
+
+    @property
+    def guided(self) -> bool:
+        """Whether an evaluation takes two passes' worth of inputs."""
+        return len(self.token_ids) == 2
+
+
+class Checker:
+    """Validates and tokenises; may be called from several threads."""
+
+    def __init__(self, parts: Components, settings: ImageSettings) -> None:
+        self._tokenizer = parts.tokenizer
+        self._one_at_a_time = threading.Lock()  # padding and truncation are state of the tokenizer
+        self._defaults = parts.defaults
+        self._multiple = parts.multiple
+        self._own_size = parts.own_size
+        self._settings = settings
+
+    def plan(self, request: ImageRequest) -> ImagePlan:
+        """Raises: InvalidRequest naming the field and its limit, Unsupported naming the option."""
+        _between("image.steps", request.steps, 0, MAX_STEPS, "0 for the default")
+        _between("image.preview_every", request.preview_every, 0, MAX_STEPS, "0 for none")
+        _between("image.quality", request.quality, 1, 100, "")
+        _between("image.seed", request.seed, 0, 2**64 - 1, "")
+        if not (math.isfinite(request.guidance) and 0 <= request.guidance <= MAX_GUIDANCE):
+            raise InvalidRequest(
+                "image.guidance",
+                f"a number from 0 (the model's default) to {MAX_GUIDANCE:g}, not {request.guidance}",
+            )
+        _one_of("image.mime", request.mime, MIMES)
+        _one_of("image.scheduler", request.scheduler, ("", *SAMPLERS))
+        if request.cache_level != "off":
+            raise Unsupported(
+                f'image.cache_level: only "off" is offered, not {request.cache_level!r}',
+                field="image.cache_level",
+            )
+        guidance = request.guidance or self._defaults.guidance
+        return ImagePlan(
+            width=self._side("image.width", request.width, self._own_size[0]),
+            height=self._side("image.height", request.height, self._own_size[1]),
+            steps=request.steps or self._defaults.steps,
+            guidance=guidance,
+            seed=request.seed,
+            sampler=request.scheduler,
+            preview_every=request.preview_every,
+            token_ids=self._tokens(request, guided=guidance > 1),
+        )
+
+    def _side(self, field: str, asked: int, own: int) -> int:
+        if asked == 0:
+            return own
+        multiple, high = self._multiple, self._settings.max_side
+        low = math.ceil(MIN_SIDE / multiple) * multiple
+        if not low <= asked <= high or asked % multiple:
+            raise InvalidRequest(
+                field, f"0 (the model's own) or {low} to {high} in multiples of {multiple}, not {asked}"
+            )
+        return asked
+
+    def _tokens(self, request: ImageRequest, guided: bool) -> tuple[tuple[int, ...], ...]:
+        """As diffusers does it: padded to the full length, what is longer is cut."""
+        limit = self._settings.max_characters
+        for field, text in (
+            ("image.prompt", request.prompt),
+            ("image.negative_prompt", request.negative_prompt),
+        ):
+            if len(text) > limit:
+                raise InvalidRequest(field, f"at most {limit} characters, not {len(text)}")
+        if not request.prompt.strip():
+            raise InvalidRequest("image.prompt", "at least one character that is no space")
+        texts = [request.negative_prompt, request.prompt] if guided else [request.prompt]
+        return tuple(tuple(ids) for ids in self._encode(texts))
+
+    def _encode(self, texts: list[str]) -> Any:
+        with self._one_at_a_time:
+            length = self._tokenizer.model_max_length
+            return self._tokenizer(texts, padding="max_length", max_length=length, truncation=True).input_ids
+
+
+def _between(field: str, value: int, low: int, high: int, note: str) -> None:
+    if not low <= value <= high:
+        raise InvalidRequest(field, f"{low} to {high}{f' ({note})' if note else ''}, not {value}")
+
+
+def _one_of(field: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        names = ", ".join(repr(name) for name in known)
+        raise InvalidRequest(field, f"one of {names}, not {value!r}")

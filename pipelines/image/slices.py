@@ -1,0 +1,99 @@
+"""The three kinds of slice: encode, denoise, decode. Each computes first, with preemption points and
+without touching a job, and then commits in one go.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+import torch
+
+from pipelines.contract import Emission, Job, RawImage
+from pipelines.image import denoise
+from pipelines.image.loader import Components
+from pipelines.image.preview import PreviewMap, to_bytes
+from pipelines.image.samplers import predicted_clean
+from pipelines.image.state import ImageState, state_of
+from pipelines.interruptible import interruptible
+from pipelines.messages import Done, Failed, FinishReason, Usage
+
+T = TypeVar("T")
+Steps = Generator[Emission | None, None, None]
+
+
+def encode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
+    """Text embeddings of all rows in one pass."""
+    rows = [state_of(job) for job in jobs]
+    ids = torch.tensor([ids for row in rows for ids in row.plan.token_ids], device=parts.device)
+    states = yield from _points(lambda: parts.text_encoder(ids).last_hidden_state)
+    for row, text in zip(rows, states.split([row.inputs for row in rows]), strict=True):
+        row.text = text.clone()
+
+
+def evaluate(parts: Components, preview: PreviewMap, jobs: tuple[Job, ...]) -> Steps:
+    """One model evaluation of each row. A row for which the model computes NaN fails alone."""
+    rows = [state_of(job) for job in jobs]
+    evaluated = yield from _points(lambda: denoise.evaluate(parts.unet, rows))
+    emissions: list[Emission] = []
+    for job, row, result in zip(jobs, rows, evaluated, strict=True):
+        if not result.finite:
+            row.done = True
+            emissions.append(Emission(job, _broken(row)))
+            continue
+        if _preview_due(row):
+            emissions.append(Emission(job, _preview(preview, row, result)))
+        denoise.advance(row, result)
+    yield from emissions
+
+
+def decode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
+    """The finished pictures, one after the other: a VAE gains nothing from batches."""
+    rows = [state_of(job) for job in jobs]
+    pictures: list[torch.Tensor] = []
+    for row in rows:
+        pictures.append((yield from _points(functools.partial(_decoded, parts, row))))
+        yield None
+    emissions: list[Emission] = []
+    for job, row, pixels in zip(jobs, rows, pictures, strict=True):
+        row.done = True
+        if not torch.isfinite(pixels).all():
+            emissions.append(Emission(job, _broken(row)))
+            continue
+        size = (row.plan.width, row.plan.height)
+        image = RawImage(
+            to_bytes(pixels[0].float().permute(1, 2, 0)), size, row.plan.steps, row.plan.steps, True
+        )
+        usage = Usage(evaluations=row.evaluations)
+        emissions += [Emission(job, image), Emission(job, Done(FinishReason.STOP, usage))]
+    yield from emissions
+
+
+def _decoded(parts: Components, row: ImageState) -> torch.Tensor:
+    latents = (row.latents / parts.vae.config.scaling_factor).to(parts.device, parts.dtype)
+    pixels: torch.Tensor = parts.vae.decode(latents, return_dict=False)[0]
+    return pixels
+
+
+def _points(call: Callable[[], T]) -> Generator[None, None, T]:
+    """The call's preemption points, as those of the slice."""
+    return (yield from interruptible(call))
+
+
+def _preview_due(row: ImageState) -> bool:
+    """Every `preview_every` evaluations, but not for the last: the image itself follows."""
+    every, made = row.plan.preview_every, row.step + 1
+    return every > 0 and made % every == 0 and made < row.evaluations
+
+
+def _preview(preview: PreviewMap, row: ImageState, result: denoise.Evaluated) -> RawImage:
+    clean = predicted_clean(row.sampler, row.step, result.model_input, result.output)
+    size = (row.plan.width, row.plan.height)
+    step = min(row.step + 1, row.plan.steps)
+    return RawImage(preview.picture(clean), size, step, row.plan.steps, False)
+
+
+def _broken(row: ImageState) -> Failed:
+    message = f"the model computed numbers that are not finite at step {min(row.step + 1, row.plan.steps)}"
+    return Failed("ModelBroken", message)
