@@ -197,18 +197,21 @@ class DeviceExecutor:
         claimant = next(self._scheduler.ready(slot.pipeline, slot.rank))
         leases = [job for job in self._book.of(slot.pipeline) if pipeline.leased(job) > 0]
         victim = self._scheduler.victim(leases, claimant)
-        if victim is None:
-            return False
+        if victim is not None:
+            self._evict(victim)
+        return victim is not None
+
+    def _evict(self, victim: Job) -> None:
+        """Take the memory of the job's committed state; a suspended slice of its falls back first."""
         for other, piece in list(self._suspended.items()):
             if victim in piece.rows:
                 del self._suspended[other]
                 self._end(piece)
-        pipeline.evict(victim)
+        self._pipelines[victim.pipeline].evict(victim)
         victim.evictions += 1
         self.counters.evictions += 1
         self._record(Evicted(victim.id))
         self._book.refresh(victim)
-        return True
 
     def _fail_first(self, slot: Slot, error: UpbeatError) -> None:
         job = next(self._scheduler.ready(slot.pipeline, slot.rank))

@@ -81,7 +81,7 @@ class JobBook:
         elif job.in_slice:
             self._deferred.setdefault(job.id, []).append(arrival)
         else:
-            self._update(job, arrival)
+            self._update(job, arrival.prepared, arrival.error)
         self.refresh(job)
 
     def _submit(self, message: Submit, arrival: Arrival) -> None:
@@ -109,17 +109,16 @@ class JobBook:
         self._jobs[job.id] = job
         self._record_admission(job, arrival.prepared)
         if message.first is not None:
-            self._update(job, Arrival(message, arrival.first))
+            self._update(job, arrival.first)
         self.refresh(job)
 
-    def _update(self, job: Job, arrival: Arrival) -> None:
+    def _update(self, job: Job, prepared: object, error: UpbeatError | None = None) -> None:
         try:
-            if arrival.error is not None:
-                raise arrival.error
-            prepared = arrival.first if isinstance(arrival.message, Submit) else arrival.prepared
+            if error is not None:
+                raise error
             self._pipelines[job.pipeline].update(job, prepared)
-        except UpbeatError as error:
-            self.finish(job, failed(error))
+        except UpbeatError as refused:
+            self.finish(job, failed(refused))
             return
         if self._recording is not None:
             self._recording.events.append(Updated(job.id, prepared))
@@ -187,7 +186,7 @@ class JobBook:
             return
         for arrival in deferred:
             if not self.is_finished(job):
-                self._update(job, arrival)
+                self._update(job, arrival.prepared, arrival.error)
         self.refresh(job)
 
     # --- out --------------------------------------------------------------------------------------------
