@@ -1,0 +1,212 @@
+"""Trains the embedded text model: `python -m training.text --hours 1.5`.
+
+One process does it all: learns the tokenizer, packs generated conversations, trains, keeps a checkpoint under
+`.train/text`, and writes the model folder. Run again to resume; `--export` writes the folder and stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from training.data import ROOT, data_dir
+from training.text_batches import PackedBatch, batches
+from training.text_generator import stream
+from training.text_model import TextConfig, TextModel, document_mask
+from training.text_tokenizer import Encoder, corpus, load_tokenizer, save_tokenizer, train_tokenizer
+
+FOLDER = ROOT / "models" / "upbeat-text"
+WORK = ROOT / ".train" / "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Settings of a run. Rates are peaks; they fall to zero in the last `decay` of the time."""
+
+    hours: float = 1.5
+    seed: int = 20261121
+    rows: int = 24
+    length: int = 256
+    matrix_rate: float = 4e-3
+    other_rate: float = 3e-3
+    warm_seconds: float = 60.0
+    decay: float = 0.3
+    average: float = 0.98
+    save_seconds: float = 240.0
+    compile: bool = False
+
+    def rate(self, elapsed_s: float) -> float:
+        """Warm-up, stable, linear decay (WSD), as a factor of the peak rates, by seconds trained."""
+        total = self.hours * 3600
+        warm = min(1.0, (elapsed_s + 1.0) / self.warm_seconds)
+        return warm * min(1.0, max(0.0, total - elapsed_s) / (self.decay * total))
+
+
+class Trainer:
+    """Owns the model, the optimisers, the running average of the weights and the checkpoint."""
+
+    def __init__(self, plan: Plan, config: TextConfig, device: torch.device) -> None:
+        torch.manual_seed(plan.seed)
+        self.plan, self.device = plan, device
+        self.model = TextModel(config).to(device)
+        named = dict(self.model.named_parameters())
+        matrices = [part for name, part in named.items() if part.ndim == 2 and "embed" not in name]
+        others = [part for name, part in named.items() if part.ndim != 2 or "embed" in name]
+        # Muon (Jordan, 2024) for the matrices: about half the tokens of AdamW for equal loss at this size.
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(
+                matrices, lr=plan.matrix_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
+            ),
+            torch.optim.AdamW(others, lr=plan.other_rate, betas=(0.9, 0.95), weight_decay=0.0),
+        ]
+        self.average = {name: part.detach().clone() for name, part in named.items()}
+        self.step, self.elapsed_s = 0, 0.0
+        self._loss = torch.compile(self._plain_loss) if plan.compile else self._plain_loss
+
+    def _plain_loss(self, ids: Tensor, documents: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            return self.model.loss(ids, document_mask(documents), targets, weights)
+
+    def train(self, batch: PackedBatch) -> float:
+        """One step; returns the loss in nats a weighted token."""
+        factor = self.plan.rate(self.elapsed_s)
+        for optimiser, rate in zip(
+            self.optimisers, (self.plan.matrix_rate, self.plan.other_rate), strict=True
+        ):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
+        parts = (batch.ids, batch.documents, batch.targets, batch.weights)
+        loss = self._loss(*(part.to(self.device) for part in parts))
+        torch.autograd.backward(loss)
+        clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        keep = min(self.plan.average, self.step / (self.step + 10))
+        for name, part in self.model.named_parameters():
+            self.average[name].lerp_(part.detach(), 1 - keep)
+        return float(loss.detach())
+
+    def save(self, path: Path) -> None:
+        """Writes the checkpoint whole, then moves it into place."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+        }
+        torch.save(state, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def load(self, path: Path) -> None:
+        """Takes up a checkpoint of `save`."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average = state["average"]
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+
+
+def export(average: dict[str, Tensor], config: TextConfig, encoder: Encoder, folder: Path) -> None:
+    """Writes config.json, generation_config.json and model.safetensors (bfloat16, tied head left out)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: part.detach().to("cpu", torch.bfloat16).contiguous() for name, part in average.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    shape = config.to_hugging_face(encoder.begin, encoder.end, encoder.pad)
+    (folder / "config.json").write_text(json.dumps(shape, indent=2) + "\n", encoding="utf-8")
+    generation = {
+        "bos_token_id": encoder.begin,
+        "eos_token_id": encoder.end,
+        "pad_token_id": encoder.pad,
+        "do_sample": False,
+        "max_new_tokens": 160,
+    }
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+
+
+def run(trainer: Trainer, source: Iterator[PackedBatch], checkpoint: Path) -> None:
+    """Trains until the planned hours are spent, counting those before a resume."""
+    total = trainer.plan.hours * 3600
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task("training", total=total, completed=int(trainer.elapsed_s))
+        saved, mean = trainer.elapsed_s, 0.0
+        while trainer.elapsed_s < total:
+            started = time.monotonic()
+            batch = next(source)
+            loss = trainer.train(batch)
+            spent = time.monotonic() - started
+            trainer.elapsed_s += spent
+            mean = loss if mean == 0.0 else 0.95 * mean + 0.05 * loss
+            speed = batch.ids.numel() / spent
+            progress.update(
+                bar, completed=trainer.elapsed_s, description=f"step {trainer.step} loss {mean:.3f}"
+            )
+            if trainer.step % 20 == 0:
+                line = f"step {trainer.step} {trainer.elapsed_s:.0f} s loss {mean:.4f} {speed:.0f} tokens/s"
+                progress.console.print(line, highlight=False)
+            if trainer.elapsed_s - saved > trainer.plan.save_seconds:
+                trainer.save(checkpoint)
+                saved = trainer.elapsed_s
+    trainer.save(checkpoint)
+
+
+def prepare_encoder(seed: int) -> Encoder:
+    """The tokenizer of the work folder, learned first where there is none."""
+    if not (WORK / "tokenizer.json").exists():
+        save_tokenizer(train_tokenizer(corpus(data_dir(), seed, 40_000)), WORK)
+    return Encoder(load_tokenizer(WORK))
+
+
+def main() -> None:
+    """The command line."""
+    usual = Plan()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--hours", type=float, default=usual.hours, help="hours of training in all, resumed ones counted"
+    )
+    parser.add_argument("--seed", type=int, default=usual.seed)
+    parser.add_argument("--rows", type=int, default=usual.rows, help="rows a step")
+    parser.add_argument("--length", type=int, default=usual.length, help="tokens a row")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the step; needs a C++ compiler on a CPU"
+    )
+    parser.add_argument(
+        "--export", action="store_true", help="write the model folder from the checkpoint and stop"
+    )
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    plan = Plan(
+        hours=chosen.hours, seed=chosen.seed, rows=chosen.rows, length=chosen.length, compile=chosen.compile
+    )
+    encoder, config, checkpoint = prepare_encoder(plan.seed), TextConfig(), WORK / "checkpoint.pt"
+    trainer = Trainer(plan, config, device)
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+    if not chosen.export:
+        made = stream(data_dir(), plan.seed + trainer.step + 1)
+        pieces = (encoder.encode(conversation) for conversation in made)
+        run(trainer, itertools.chain(batches(pieces, plan.rows, plan.length, encoder.pad)), checkpoint)
+    export(trainer.average, config, encoder, FOLDER)
+    save_tokenizer(load_tokenizer(WORK), FOLDER)
+
+
+if __name__ == "__main__":
+    main()

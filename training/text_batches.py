@@ -1,0 +1,71 @@
+"""Packing conversations into rows of equal length, several to a row, each blind to its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.text_tokenizer import Encoded
+
+# Weight of predicting what the user says, beside 1 for what the model says.
+HEARD_WEIGHT = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """All `[rows, length]`: ids and targets int64, documents int64 (numbers within a row), weights fp32."""
+
+    ids: Tensor
+    targets: Tensor
+    documents: Tensor
+    weights: Tensor
+
+
+class _Row:
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.targets: list[int] = []
+        self.documents: list[int] = []
+        self.weights: list[float] = []
+        self.count = 0
+
+    def add(self, piece: Encoded) -> None:
+        self.count += 1
+        self.ids += piece.ids[:-1]
+        self.targets += piece.ids[1:]
+        self.documents += [self.count] * (len(piece.ids) - 1)
+        self.weights += [1.0 if said else HEARD_WEIGHT for said in piece.said[1:]]
+
+    def padded(self, length: int, pad: int) -> tuple[list[int], list[int], list[int], list[float]]:
+        rest = length - len(self.ids)
+        return (
+            self.ids + [pad] * rest,
+            self.targets + [pad] * rest,
+            self.documents + [0] * rest,
+            self.weights + [0.0] * rest,
+        )
+
+
+def batches(pieces: Iterable[Encoded], rows: int, length: int, pad: int) -> Iterator[PackedBatch]:
+    """First fit into `rows` open rows; a batch leaves when a piece fits nowhere."""
+    open_rows = [_Row() for _ in range(rows)]
+    for piece in pieces:
+        need = len(piece.ids) - 1
+        if need > length:
+            continue
+        fitting = next((row for row in open_rows if len(row.ids) + need <= length), None)
+        if fitting is None:
+            yield _tensors(open_rows, length, pad)
+            open_rows = [_Row() for _ in range(rows)]
+            fitting = open_rows[0]
+        fitting.add(piece)
+
+
+def _tensors(rows: list[_Row], length: int, pad: int) -> PackedBatch:
+    ids, targets, documents, weights = zip(*(row.padded(length, pad) for row in rows), strict=True)
+    return PackedBatch(
+        torch.tensor(ids), torch.tensor(targets), torch.tensor(documents), torch.tensor(weights)
+    )

@@ -1,0 +1,144 @@
+"""The endless stream of conversations that the text model learns from, and the held-out ones that judge it.
+
+Held-out conversations use templates that training never sees, not only other numbers and names.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from training import text_coffee, text_draw, text_facts, text_home, text_knowledge, text_math, text_talk
+from training.data import records
+from training.data_split import split_of
+from training.text_conversation import Conversation, Turn
+from training.text_home import Command
+
+Maker = Callable[[random.Random], Conversation]
+
+# Relative frequency of each skill while training.
+WEIGHTS = {
+    "math": 18, "sum": 6, "draw": 13, "no-draw": 5, "redraw": 3, "tell-draw": 9, "tell": 4, "topic": 6,
+    "coffee": 8, "menu": 2, "facts": 14, "rewrite": 5, "chat": 8, "known": 4, "unknown": 3, "verse": 2,
+    "story": 2, "home": 8, "taskmaster": 1,
+}  # fmt: skip
+SYSTEMS = (
+    "You are Upbeat, a friendly little model.",
+    "You are a helpful assistant.",
+    "Answer briefly.",
+    "You are Upbeat.",
+)
+
+
+def commands(folder: Path | None) -> list[Command]:
+    """The training split of the open intent sets, where a reply of ours exists."""
+    if folder is None:
+        return []
+    found = []
+    for name in ("clinc150", "nlu_eval_home", "snips"):
+        for record in records(folder / "nlu" / f"{name}.jsonl"):
+            slots = {key: str(value).strip() for key, value in (record.get("s") or {}).items()}
+            command = Command(record["t"].strip(), record["i"], slots)
+            kept = split_of(f"{name}/{record['t']}") == "train" and record.get("split", "train") == "train"
+            if kept and text_home.reply(random.Random(0), command) is not None:
+                found.append(command)
+    return found
+
+
+def taskmaster(folder: Path | None) -> list[Conversation]:
+    """The training dialogues of Taskmaster-4 that alternate cleanly and are short."""
+    if folder is None:
+        return []
+    found = []
+    for record in records(folder / "lm" / "tm4_train.jsonl"):
+        turns = record["turns"]
+        alternates = all(
+            turn["s"] == "UA"[index % 2] and turn["t"].strip() for index, turn in enumerate(turns)
+        )
+        if split_of(record["id"]) == "train" and alternates and 2 <= len(turns) <= 10:
+            pairs = zip(turns[::2], turns[1::2], strict=False)
+            told = tuple(Turn(user["t"].strip(), answer["t"].strip()) for user, answer in pairs)
+            found.append(Conversation("taskmaster", "taskmaster", told))
+    return found
+
+
+class Generator:
+    """Draws training conversations. Holds the intent sets; every draw takes its own random source."""
+
+    def __init__(self, folder: Path | None) -> None:
+        home, dialogues = commands(folder), taskmaster(folder)
+        makers: dict[str, Maker] = {
+            "math": partial(text_math.word_problem, held_out=False),
+            "sum": text_math.plain_sum,
+            "draw": partial(text_draw.ask_to_draw, held_out=False),
+            "no-draw": partial(text_draw.talk_of_shapes, held_out=False),
+            "redraw": text_draw.redraw,
+            "tell-draw": partial(text_talk.tell, held_out=False, draw=True),
+            "tell": partial(text_talk.tell, held_out=False, draw=False),
+            "topic": partial(text_talk.topic, held_out=False),
+            "coffee": partial(text_coffee.order, held_out=False),
+            "menu": text_coffee.menu,
+            "facts": partial(text_facts.from_facts, held_out=False),
+            "rewrite": text_talk.rewrite,
+            "chat": partial(text_talk.chat, held_out=False),
+            "known": text_knowledge.known,
+            "unknown": text_knowledge.unknown,
+            "verse": text_knowledge.verse,
+            "story": text_knowledge.story,
+        }
+        if home:
+            makers["home"] = partial(text_home.home, commands=home)
+        if dialogues:
+            makers["taskmaster"] = lambda rng: rng.choice(dialogues)
+        self._makers = list(makers.values())
+        self._weights = [WEIGHTS[name] for name in makers]
+
+    def one(self, rng: random.Random) -> Conversation:
+        """One conversation of one skill; those that training must not see are drawn again."""
+        while True:
+            made = rng.choices(self._makers, self._weights)[0](rng)
+            if not any(text_draw.reserved(turn.user) for turn in made.turns):
+                return made
+
+    def mixed(self, rng: random.Random) -> Conversation:
+        """What the model trains on: one skill, or several in a row as in a longer talk."""
+        made = self.one(rng)
+        turns, system = list(made.turns), made.system
+        while rng.random() < 0.3 and len(turns) < 8:
+            turns.extend(self.one_plain(rng).turns)
+        if system is None and rng.random() < 0.06:
+            system = rng.choice(SYSTEMS)
+        return Conversation(made.skill, made.template, tuple(turns), system)
+
+    def one_plain(self, rng: random.Random) -> Conversation:
+        """One conversation without a system message, so that it can follow another."""
+        while (made := self.one(rng)).system is not None:
+            continue
+        return made
+
+
+def stream(folder: Path | None, seed: int) -> Iterator[Conversation]:
+    """Training conversations without end; equal for equal seeds and data."""
+    generator, rng = Generator(folder), random.Random(seed)
+    while True:
+        yield generator.mixed(rng)
+
+
+HELD_OUT: dict[str, Maker] = {
+    "math": partial(text_math.word_problem, held_out=True),
+    "facts": partial(text_facts.from_facts, held_out=True),
+    "draw": partial(text_draw.ask_to_draw, held_out=True),
+    "no-draw": partial(text_draw.talk_of_shapes, held_out=True),
+    "tell-draw": partial(text_talk.tell, held_out=True, draw=True),
+    "topic": partial(text_talk.topic, held_out=True),
+    "chat": partial(text_talk.chat, held_out=True),
+    "coffee": partial(text_coffee.order, held_out=True),
+}
+
+
+def held_out(skill: str, count: int, seed: int = 20_000_003) -> list[Conversation]:
+    """`count` conversations of `skill` from its held-out templates."""
+    rng = random.Random(f"{skill}/{seed}")
+    return [HELD_OUT[skill](rng) for _ in range(count)]
