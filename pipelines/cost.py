@@ -20,7 +20,6 @@ class CostModel:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, int], deque[tuple[float, float]]] = {}
-        self._errors: deque[float] = deque(maxlen=256)
 
     def estimate(self, batch: Batch) -> Estimate:
         """Predicted milliseconds for the batch."""
@@ -32,17 +31,8 @@ class CostModel:
 
     def observe(self, batch: Batch, device_ms: float) -> None:
         """A slice has completed."""
-        predicted = self.estimate(batch)
-        if predicted is not UNKNOWN and device_ms > 0:
-            self._errors.append(abs(predicted.median_ms - device_ms) / device_ms)
         key = (batch.kind, _bucket(batch.units))
         self._seen.setdefault(key, deque(maxlen=WINDOW)).append((device_ms, max(batch.units, 1e-9)))
-
-    @property
-    def median_error(self) -> float:
-        """Median relative error of recent predictions; 0.0 before the first."""
-        ordered = sorted(self._errors)
-        return ordered[len(ordered) // 2] if ordered else 0.0
 
     def _nearest(self, kind: str, bucket: int) -> deque[tuple[float, float]] | None:
         found = [key for key in self._seen if key[0] == kind]

@@ -20,13 +20,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from pipelines.contract import Batch, Budget, Emission, Emitted, Job, Pipeline, Pressure
 from pipelines.device import Device
 from pipelines.errors import ModelBroken, UpbeatError
 from pipelines.messages import Cancel, Credits, Done, Failed, StartTrace, Stats, Stop
-from server.executor.gaps import Gaps
+from server.executor.counters import Counters
 from server.executor.inbox import Arrival, Inbox
 from server.executor.jobs import JobBook, failed
 from server.executor.recording import Committed, Evicted, Recording
@@ -37,17 +36,6 @@ from server.executor.trace import Tracer
 logger = logging.getLogger("upbeat.executor")
 
 Emit = Callable[[Job, Emitted], None]
-
-
-@dataclass(slots=True)
-class Counters:
-    """Device-wide, for metrics; read by other threads."""
-
-    preemptions: int = 0
-    evictions: int = 0
-    slices: int = 0
-    busy_s: float = 0.0
-    gaps: Gaps = field(default_factory=Gaps)
 
 
 class DeviceExecutor:
@@ -129,6 +117,7 @@ class DeviceExecutor:
             evictions=counters.evictions,
             device_busy_s=counters.busy_s,
             longest_gap_ms=counters.gaps.longest_ms,
+            cost_error=counters.cost_errors(),
         )
 
     # --- inbox ----------------------------------------------------------------------------------------
@@ -237,9 +226,16 @@ class DeviceExecutor:
             self._suspend(piece)
             return
         if outcome == "commit":
-            self.counters.slices += 1
-            piece.pipeline.observe(piece.batch, piece.device_ms)
+            self._learn(piece)
         self._end(piece)
+
+    def _learn(self, piece: Slice) -> None:
+        """What the slice has cost, for the next prediction."""
+        predicted = piece.pipeline.estimate(piece.batch).median_ms
+        self.counters.slices += 1
+        self.counters.saw_cost(piece.slot.pipeline, predicted, piece.device_ms)
+        self._scheduler.completed(piece.slot.pipeline, piece.device_ms)
+        piece.pipeline.observe(piece.batch, piece.device_ms)
 
     def _advance(self, piece: Slice, start_s: float, quantum_ms: float) -> str:
         emissions: list[Emission] = []

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import merge
 from typing import NamedTuple
@@ -82,9 +82,9 @@ Decision = Start | Resume | None
 class Scheduler:
     """Ready jobs in order, tenants' and classes' accounts, the rules above. Owner: the executor thread."""
 
-    def __init__(self, promised_delay_ms: float, typical_ms: Callable[[str], float] = lambda _: 0.0) -> None:
+    def __init__(self, promised_delay_ms: float) -> None:
         self._delay_ms = promised_delay_ms
-        self._typical_ms = typical_ms
+        self._typical_ms: dict[str, float] = {}
         self._ready: dict[str, _Queue] = {}
         self._places: dict[int, tuple[_Queue, _Place]] = {}
         self._tenant_cost: dict[str, float] = {}
@@ -175,7 +175,7 @@ class Scheduler:
             return other.rank < mine.rank
         if other.ahead or other.deadline_s >= mine.deadline_s:
             return False
-        needed_s = (running.remaining_ms + self._typical_ms(pipeline)) / 1000
+        needed_s = (running.remaining_ms + self._typical_ms.get(pipeline, 0.0)) / 1000
         return now_s + needed_s > other.deadline_s
 
     def _heads(self) -> Iterator[tuple[Slot, Urgency]]:
@@ -222,6 +222,11 @@ class Scheduler:
                 self._earned_ms[job_class] = min(earned, QUANTA_KEPT * self._delay_ms)
             else:
                 self._earned_ms[job_class] = 0.0
+
+    def completed(self, pipeline: str, ms: float) -> None:
+        """A slice has committed after `ms` on the device: what rule 5 expects of the next one."""
+        before = self._typical_ms.get(pipeline, ms)
+        self._typical_ms[pipeline] = before + (ms - before) / 8
 
     def _owed(self, waiting: dict[Slot, Running], blocked: frozenset[Slot]) -> int | None:
         """The class that has earned a quantum and would not go first by itself."""

@@ -1,0 +1,33 @@
+"""Device-wide counters. Owner: the executor thread; other threads read them for metrics."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+
+from server.executor.gaps import Gaps
+
+KEPT = 256
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the start of the process; busy_s is time on the device."""
+
+    preemptions: int = 0
+    evictions: int = 0
+    slices: int = 0
+    busy_s: float = 0.0
+    gaps: Gaps = field(default_factory=Gaps)
+    _errors: dict[str, deque[float]] = field(default_factory=dict)
+
+    def saw_cost(self, pipeline: str, predicted_ms: float, device_ms: float) -> None:
+        """How far a prediction was off."""
+        if device_ms > 0:
+            kept = self._errors.setdefault(pipeline, deque(maxlen=KEPT))
+            kept.append(abs(predicted_ms - device_ms) / device_ms)
+
+    def cost_errors(self) -> dict[str, float]:
+        """Median relative error of the last predictions, by pipeline."""
+        return {pipeline: median(tuple(kept)) for pipeline, kept in self._errors.items() if kept}
