@@ -46,6 +46,7 @@ OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
+ModalityName = Literal["text", "speech", "image"]
 PartialPrompts = Literal["default", "off", "prefill", "answer_ahead", "think_ahead"]
 Message = tuple[Literal["system", "user", "assistant"], str]
 Kind = TypeVar("Kind", bound=Event)
@@ -83,7 +84,7 @@ class Upbeat:
     def converse(
         self,
         *,
-        modalities: Iterable[Literal["text", "speech", "image"]] = ("text",),
+        modalities: Iterable[ModalityName] = ("text",),
         models: ModelChoice | None = None,
         service: ServiceOptions | None = None,
         sampling: Sampling | None = None,

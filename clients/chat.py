@@ -1,0 +1,143 @@
+"""`upbeat chat`: the prompt travels while it is typed, the answer comes back as it is made.
+
+On a terminal the line is sent as it changes, by appends and revisions at least 60 ms apart, so that the
+server has read the prompt when Enter is pressed; Enter during an answer interrupts it. Where input is no
+terminal, each line is one prompt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from clients.answer import Answer
+from clients.client import ModalityName, Upbeat
+from clients.keys import Key, edit
+from clients.media import SUFFIXES, play, write_wav
+from clients.screen import Screen
+from clients.talk import Talk
+
+if TYPE_CHECKING:
+    from clients.keyboard import Keyboard
+
+SEND_EVERY_S = 0.06
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """out: folder for sound and pictures."""
+
+    speak: bool
+    draw: bool
+    out: Path
+
+    @property
+    def modalities(self) -> tuple[ModalityName, ...]:
+        wanted: tuple[ModalityName, ...] = ("text",)
+        wanted += ("speech",) if self.speak else ()
+        return wanted + (("image",) if self.draw else ())
+
+
+async def chat(upbeat: Upbeat, console: Console, options: ChatOptions) -> None:
+    """Turn by turn until the input ends. Raises: ClientError."""
+    async with upbeat.converse(modalities=options.modalities) as talk:
+        turn = 0
+        with _keyboard(console) as keyboard:
+            while await _ask(talk, keyboard):
+                turn += 1
+                answer = await _answer(talk, console, keyboard)
+                _keep(answer, console, options, turn)
+
+
+@contextlib.contextmanager
+def _keyboard(console: Console) -> Iterator[Keyboard | None]:
+    """The keyboard, where there is one."""
+    if os.name != "posix" or not sys.stdin.isatty() or not console.is_terminal:
+        yield None
+        return
+    from clients.keyboard import Keyboard  # needs termios, which other systems lack
+
+    console.print("[dim]Your prompt is sent while you type. Enter asks, Ctrl-D leaves.[/]")
+    with Keyboard() as keyboard:
+        yield keyboard
+
+
+async def _ask(talk: Talk, keyboard: Keyboard | None) -> bool:
+    """Commits the next prompt; False if there is none."""
+    if keyboard is None:
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            if text := line.strip():
+                await talk.commit(text)
+                return True
+        return False
+    sent = ""
+    while True:
+        keyboard.echo = not keyboard.ended
+        while not keyboard.ended:
+            await keyboard.change()
+            if not keyboard.ended:
+                sent = await _send(talk, sent, keyboard.line.text)
+                await asyncio.sleep(SEND_EVERY_S)
+        key, text = keyboard.ended.popleft()
+        if key is Key.END:
+            return False
+        sent = await _send(talk, sent, text)
+        if text.strip():
+            await talk.commit()
+            return True
+
+
+async def _send(talk: Talk, sent: str, wanted: str) -> str:
+    """Brings the prompt from `sent` to `wanted`, which it returns."""
+    change = edit(sent, wanted)
+    if change is not None:
+        from_char, text = change
+        await (talk.append(text) if from_char == len(sent) else talk.revise(from_char, text))
+    return wanted
+
+
+async def _answer(talk: Talk, console: Console, keyboard: Keyboard | None) -> Answer:
+    """Gathers and shows one turn; Enter interrupts it."""
+    loop = asyncio.get_running_loop()
+    committed_s = loop.time()
+    screen, answer = Screen(console), Answer()
+
+    async def interrupt(keys: Keyboard) -> None:
+        await keys.enter()
+        now_s = loop.time() - committed_s
+        await talk.interrupt(round(max(0.0, answer.audio_ms - answer.ahead_ms(now_s))))
+
+    watch = asyncio.create_task(interrupt(keyboard)) if keyboard else None
+    async for event in talk:
+        now_s = loop.time() - committed_s
+        answer.add(event, now_s)
+        screen.show(event, answer, now_s)
+    screen.end(answer, loop.time() - committed_s)
+    if watch is not None:
+        watch.cancel()
+    return answer
+
+
+def _keep(answer: Answer, console: Console, options: ChatOptions, turn: int) -> None:
+    """Writes sound and picture of a turn, plays the sound, tells why a turn ended badly."""
+    if answer.audio_ms:
+        path = options.out / f"answer-{turn}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_wav(path, answer.pcm16, answer.sample_rate)
+        played = play(path) if console.is_terminal else False
+        console.print(f"[dim]{'playing' if played else 'wrote'} {path}[/]")
+    if answer.image is not None:
+        path = (options.out / f"image-{turn}").with_suffix(SUFFIXES[answer.image.mime])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(answer.image.data)
+        console.print(f"[dim]wrote {path}[/]")
+    if answer.done is not None and answer.done.finish_reason not in ("stop", "length"):
+        console.print(f"[dim]{answer.done.finish_reason}[/] {answer.done.error or ''}")

@@ -1,0 +1,235 @@
+"""The command `upbeat`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+from rich.console import Console
+from upbeat.v1.types_pb2 import CacheLevel, ImageOptions, VoiceOptions
+
+from clients import chat as chatting
+from clients import demo as demonstration
+from clients import oneshot
+from clients.client import DEFAULT_TARGET, Upbeat
+from clients.errors import ClientError
+from clients.media import BadFile
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="""A gateway that answers in text, speech and images, and starts before the question has ended.
+
+    Two terminals are enough to try it: **upbeat serve** in one, **upbeat chat** in the other.
+    Or see it all at once: **upbeat demo**.
+    """,
+)
+
+Server = Annotated[
+    str, typer.Option(metavar="ADDR", envvar="UPBEAT_SERVER", help="Address of the gateway, host:port.")
+]
+Token = Annotated[str, typer.Option(envvar="UPBEAT_TOKEN", help="Bearer token, where the gateway wants one.")]
+Certificate = Annotated[
+    Path | None,
+    typer.Option("--ca", metavar="FILE", envvar="UPBEAT_CA", help="Speak TLS, trusting this PEM file."),
+]
+Model = Annotated[
+    str, typer.Option(help="Which model; `upbeat models` lists them. Default: the server's own.")
+]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def connected(
+    work: Callable[[Upbeat], Awaitable[None]], server: str, token: str, certificate: Path | None
+) -> None:
+    """Runs `work` with a connection; errors end the program with exit code 1 and say what to do."""
+
+    async def run(credentials: grpc.ChannelCredentials | None) -> None:
+        async with Upbeat(server, token=token, credentials=credentials) as upbeat:
+            await work(upbeat)
+
+    try:
+        trusted = certificate.read_bytes() if certificate else None
+        asyncio.run(run(grpc.ssl_channel_credentials(trusted) if trusted else None))
+    except ClientError as error:
+        explain(error, server)
+    except (BadFile, OSError) as error:
+        errors.print(str(error), style="red", markup=False)
+    except KeyboardInterrupt:
+        errors.print("stopped")
+    else:
+        return
+    raise typer.Exit(1)
+
+
+def explain(error: ClientError, server: str) -> None:
+    """An error in words: whose fault, which field, when to come back."""
+    if error.connection_lost:
+        errors.print(f"There is no gateway at {server}.", style="red", markup=False)
+        errors.print("Start one with `upbeat serve`, or name another with --server HOST:PORT.", markup=False)
+        return
+    errors.print(error.message, style="red", markup=False)
+    if error.field and error.field not in error.message:
+        errors.print(f"The field at fault is {error.field}.", markup=False)
+    if error.retry_after_s:
+        errors.print(f"Try again in {error.retry_after_s:.0f} s.", markup=False)
+    errors.print(f"({error.code}{', ' + error.reason if error.reason else ''})", style="dim", markup=False)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def serve(
+    context: typer.Context,
+    text: Annotated[str, typer.Option(metavar="DIR", help="Hugging Face folder, Llama family.")] = "",
+    image: Annotated[str, typer.Option(metavar="DIR", help="diffusers folder, Stable Diffusion.")] = "",
+    speech: Annotated[str, typer.Option(metavar="DIR", help="Hugging Face folder, VITS.")] = "",
+    listen: Annotated[str, typer.Option(metavar="ADDR", help="host:port; port 0 for any free one.")] = "",
+    config: Annotated[str, typer.Option(metavar="FILE.toml", help="All settings in one file.")] = "",
+) -> None:
+    """Run the gateway. Models that are not named are the embedded ones.
+
+    Example: **upbeat serve --text ~/models/my-llama --listen 0.0.0.0:50051**
+
+    This becomes `python -m server` with the same options; what that command knows beyond them
+    (`python -m server --help`) can be given here as well. Ctrl-C or SIGTERM drains and stops.
+    """
+    named = {"--text": text, "--image": image, "--speech": speech, "--listen": listen, "--config": config}
+    options = [part for name, value in named.items() if value for part in (name, value)]
+    os.execv(sys.executable, [sys.executable, "-m", "server", *options, *context.args])
+
+
+@app.command()
+def chat(
+    speak: Annotated[bool, typer.Option("--speak", help="Answers are spoken too, and kept as WAV.")] = False,
+    draw: Annotated[bool, typer.Option("--draw", help="Each answer comes with a picture.")] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for sound and pictures.")] = Path("chat"),
+    server: Server = DEFAULT_TARGET,
+    token: Token = "",
+    ca: Certificate = None,
+) -> None:
+    """Talk to the gateway; your prompt is on its way while you type.
+
+    Example: **upbeat chat --speak --draw**
+
+    Enter asks, Enter during an answer interrupts it, Ctrl-D leaves. Without a terminal each line of
+    the input is a prompt: **echo "What is a boat?" | upbeat chat**
+    """
+    options = chatting.ChatOptions(speak=speak, draw=draw, out=out)
+    connected(lambda upbeat: chatting.chat(upbeat, console, options), server, token, ca)
+
+
+@app.command()
+def say(
+    text: Annotated[str, typer.Argument(help='What to say; "-" reads standard input while speaking.')],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.wav", help="Where to write.")],
+    voice: Annotated[str, typer.Option(help="A voice of the model.")] = "",
+    rate: Annotated[float, typer.Option(help="Speed, 0.5 to 2.")] = 1.0,
+    pitch: Annotated[float, typer.Option(help="Pitch, 0.5 to 2; 2 is an octave up.")] = 1.0,
+    model: Model = "",
+    server: Server = DEFAULT_TARGET,
+    token: Token = "",
+    ca: Certificate = None,
+) -> None:
+    """Speak a text into a WAV file.
+
+    Example: **upbeat say "The boat is red." -o boat.wav**
+    """
+    options = VoiceOptions(voice=voice, rate=rate, pitch=pitch)
+    connected(lambda upbeat: oneshot.say(upbeat, console, text, out, model, options), server, token, ca)
+
+
+@app.command()
+def draw(
+    text: Annotated[str, typer.Argument(help="What to draw.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE.png", help="PNG, JPEG or WebP, by its name.")
+    ],
+    steps: Annotated[int, typer.Option(min=0, help="Denoising steps; 0 for the model's default.")] = 0,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Pixels, as 256x256; default the model's.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same image.")] = 0,
+    guidance: Annotated[float | None, typer.Option(help="How closely to follow the text, 0 to 30.")] = None,
+    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
+    scheduler: Annotated[str, typer.Option(help="ddim, euler or dpmpp_2m.")] = "",
+    cache: Annotated[str, typer.Option(help="Step caching: off, balanced or fast.")] = "off",
+    model: Model = "",
+    server: Server = DEFAULT_TARGET,
+    token: Token = "",
+    ca: Certificate = None,
+) -> None:
+    """Draw a picture into a file, with a bar over the steps and previews.
+
+    Example: **upbeat draw "a red boat on the water" -o boat.png --steps 20 --seed 7**
+    """
+    width, height = _size(size)
+    options = ImageOptions(
+        negative_prompt=negative,
+        width=width,
+        height=height,
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+        scheduler=scheduler,
+        cache_level=_cache(cache),
+    )
+    connected(lambda upbeat: oneshot.draw(upbeat, console, text, out, model, options), server, token, ca)
+
+
+@app.command()
+def hear(
+    file: Annotated[Path, typer.Argument(metavar="FILE.wav", help="Mono, 16 bits, 8,000 to 48,000 Hz.")],
+    model: Model = "",
+    server: Server = DEFAULT_TARGET,
+    token: Token = "",
+    ca: Certificate = None,
+) -> None:
+    """Write down what is said in a WAV file.
+
+    Example: **upbeat hear boat.wav**
+    """
+    connected(lambda upbeat: oneshot.hear(upbeat, console, file, model), server, token, ca)
+
+
+@app.command()
+def models(server: Server = DEFAULT_TARGET, token: Token = "", ca: Certificate = None) -> None:
+    """List what the gateway has loaded, with limits."""
+    connected(lambda upbeat: oneshot.models(upbeat, console), server, token, ca)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("demo"),
+    server: Annotated[str, typer.Option(metavar="ADDR", help="Use this gateway, start none.")] = "",
+) -> None:
+    """One stream, three modalities: a prompt is typed and revised; text, speech and a picture come back."""
+    raise typer.Exit(demonstration.run(out, server))
+
+
+def _size(size: str) -> tuple[int, int]:
+    if not size:
+        return 0, 0
+    width, _, height = size.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise typer.BadParameter(f"{size!r} is not WIDTHxHEIGHT, as 256x256", param_hint="--size")
+    return int(width), int(height)
+
+
+def _cache(name: str) -> CacheLevel.ValueType:
+    if name not in ("off", "balanced", "fast"):
+        raise typer.BadParameter(f"off, balanced or fast, not {name!r}", param_hint="--cache")
+    return CacheLevel.Value(f"CACHE_LEVEL_{name.upper()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Starts a server with the embedded models and holds one conversation with it: `python -m clients.demo`.
+
+A prompt is typed piece by piece, one piece is revised, and text, speech and an image come back interleaved
+over one stream. Writes answer.wav, image.png and server.log into demo/. Exit code 1 if anything is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from clients.answer import Answer
+from clients.client import ModalityName, Upbeat
+from clients.errors import ClientError
+from clients.launch import ServerFailed, running_server
+from clients.media import SUFFIXES, write_wav
+from clients.screen import Screen, timings_table, work_table
+from clients.talk import Talk
+
+PAUSE_S = 0.35
+TURN_S = 120.0
+MODALITIES: tuple[ModalityName, ...] = ("text", "speech", "image")
+
+
+@dataclass(frozen=True, slots=True)
+class Keystrokes:
+    """What is typed next: appended, or put in place of everything from `from_char` on."""
+
+    text: str
+    from_char: int | None = None
+
+
+PROMPT = (
+    Keystrokes("Please tell me about the green "),
+    Keystrokes("boat on the "),
+    Keystrokes("red boat on the water", from_char=len("Please tell me about the ")),
+    Keystrokes(", and draw it "),
+    Keystrokes("for me."),
+)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m clients.demo", description=__doc__)
+    parser.add_argument(
+        "--server", default="", metavar="ADDR", help="use this server instead of starting one"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (demo/)"
+    )
+    options = parser.parse_args()
+    sys.exit(run(options.out, options.server))
+
+
+def run(out: Path, server: str = "") -> int:
+    """The whole demo; returns the exit code."""
+    console = Console(highlight=False)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        return asyncio.run(hold(console, out, server))
+    except (ServerFailed, ClientError) as error:
+        console.print(f"\nThe demo failed: {error}", style="red", markup=False)
+    except TimeoutError:
+        console.print(f"\nThe demo failed: the turn is not over after {TURN_S:.0f} s", style="red")
+    except KeyboardInterrupt:
+        console.print("\nstopped")
+    return 1
+
+
+async def hold(console: Console, out: Path, server: str) -> int:
+    """One conversation, shown on `console`; returns the exit code. Raises: ClientError, ServerFailed."""
+    screen = Screen(console)
+    console.print("[bold]Upbeat: one stream, three modalities[/]\n")
+    async with (
+        _address(console, out, server) as address,
+        Upbeat(address) as upbeat,
+        asyncio.timeout(TURN_S),
+        upbeat.converse(modalities=MODALITIES) as talk,
+    ):
+        await _type(talk, screen)
+        answer = await _listen(talk, screen)
+    return _report(console, screen, answer, out)
+
+
+@asynccontextmanager
+async def _address(console: Console, out: Path, server: str) -> AsyncIterator[str]:
+    """Of the server given, or of one that runs as long as the demo does."""
+    if server:
+        yield server
+        return
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    log = out / "server.log"
+    waiting = console.status("starting the server with the embedded models")
+    if not console.is_terminal:
+        console.print("starting the server with the embedded models ...")
+    waiting.start()
+    try:
+        async with running_server(("--listen", "127.0.0.1:0"), log) as address:
+            waiting.stop()
+            console.print(
+                f"The server is up after {loop.time() - began_s:.1f} s on {address}, log in {log}\n"
+            )
+            yield address
+    finally:
+        waiting.stop()
+
+
+async def _type(talk: Talk, screen: Screen) -> None:
+    """Sends the prompt as a typist would."""
+    prompt = ""
+    for keys in PROMPT:
+        if keys.from_char is None:
+            await talk.append(keys.text)
+            prompt += keys.text
+        else:
+            await talk.revise(keys.from_char, keys.text)
+            prompt = prompt[: keys.from_char] + keys.text
+        screen.label("typing" if keys.from_char is None else "revising", prompt)
+        await asyncio.sleep(PAUSE_S)
+    await talk.commit()
+    screen.label("commit", "")
+
+
+async def _listen(talk: Talk, screen: Screen) -> Answer:
+    """Gathers and shows the turn."""
+    loop = asyncio.get_running_loop()
+    committed_s = loop.time()
+    answer = Answer()
+    async for event in talk:
+        now_s = loop.time() - committed_s
+        answer.add(event, now_s)
+        screen.show(event, answer, now_s)
+    screen.end(answer, loop.time() - committed_s)
+    return answer
+
+
+def _report(console: Console, screen: Screen, answer: Answer, out: Path) -> int:
+    """Writes the files and the tables; returns the exit code."""
+    console.print()
+    if answer.audio_ms:
+        seconds = write_wav(out / "answer.wav", answer.pcm16, answer.sample_rate)
+        screen.label("wrote", f"{out / 'answer.wav'}, {seconds:.1f} s at {answer.sample_rate:,} Hz")
+    if answer.image is not None:
+        path = (out / "image").with_suffix(SUFFIXES[answer.image.mime])
+        path.write_bytes(answer.image.data)
+        screen.label("wrote", f"{path}, {answer.image.width} x {answer.image.height} pixels")
+    console.print()
+    console.print(timings_table(answer))
+    console.print(work_table(answer))
+    problems = [f"no {name} arrived" for name in answer.missing(MODALITIES)]
+    if answer.done is None:
+        problems.append("the stream ended before the turn")
+    elif answer.done.finish_reason not in ("stop", "length"):
+        problems.append(
+            f"the turn ended with {answer.done.finish_reason}: {answer.done.error or 'no reason'}"
+        )
+    for problem in problems:
+        console.print(f"The demo failed: {problem}", style="red", markup=False)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    main()

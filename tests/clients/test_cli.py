@@ -1,0 +1,91 @@
+"""The command as a user starts it: a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+from upbeat.v1 import gateway_pb2 as gateway
+from upbeat.v1 import types_pb2 as types
+
+from clients.cli import app
+from tests.clients.scripted_gateway import Script, status
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}", "COLUMNS": "200"}
+
+
+async def upbeat(*arguments: str, stdin: str = "", module: str = "clients.cli") -> tuple[int, str]:
+    """Exit code and output of one run."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def test_without_a_gateway_it_says_how_to_start_one() -> None:
+    code, output = await upbeat("models", "--server", "127.0.0.1:1")
+    assert code == 1
+    assert "There is no gateway at 127.0.0.1:1." in output
+    assert "upbeat serve" in output
+
+
+async def test_the_servers_refusal_is_told_with_field_and_time(target: str, script: Script) -> None:
+    script.scripts.append([status(8, "steps: at most 150, not 10000", "image.steps", retry_s=2)])
+    code, output = await upbeat("draw", "a boat", "-o", "a.png", "--steps", "10000", "--server", target)
+    assert code == 1
+    for words in ("at most 150, not 10000", "image.steps", "Try again in 2 s.", "RESOURCE_EXHAUSTED"):
+        assert words in output
+
+
+async def test_chat_from_a_pipe(target: str, script: Script, tmp_path: Path) -> None:
+    done = types.DoneEvent(finish_reason=types.FINISH_REASON_STOP)
+
+    def turn(name: str, text: str) -> list[object]:
+        token = types.TokenEvent(text=text, tokens=1)
+        return [
+            gateway.ConverseResponse(turn_id=name, sequence=1, token=token),
+            gateway.ConverseResponse(turn_id=name, sequence=2, turn_done=done),
+        ]
+
+    script.scripts.append(turn("t1", "First.") + turn("t2", "Second."))
+    code, output = await upbeat("chat", "--server", target, "--out", str(tmp_path), stdin="one\n\ntwo\n")
+    assert (code, output.count("First."), output.count("Second.")) == (0, 1, 1)
+    assert [request.commit.text for request in script.heard[0][1:]] == ["one", "two"]
+
+
+async def test_health_is_an_exit_code(target: str) -> None:
+    assert await upbeat(target, module="clients.health") == (0, "SERVING\n")
+    code, output = await upbeat("127.0.0.1:1", module="clients.health")
+    assert code == 1
+    assert "UNAVAILABLE" in output
+
+
+@pytest.mark.parametrize("command", ["serve", "chat", "say", "draw", "hear", "models", "demo"])
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [(["--size", "big"], "WIDTHxHEIGHT"), (["--cache", "much"], "balanced or fast")]
+)
+def test_bad_options_name_what_is_right(option: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, ["draw", "x", "-o", "x.png", *option], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert words in result.output

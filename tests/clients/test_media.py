@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import io
+import wave
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.style import Style
+
+from clients.media import BadFile, read_wav, thumbnail, write_wav
+
+
+def test_sound_survives_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    assert write_wav(path, [b"\1\0", b"\2\0"], 8_000) == 2 / 8_000
+    assert read_wav(path) == (b"\1\0\2\0", 8_000)
+
+
+def test_other_sound_is_refused_in_words(tmp_path: Path) -> None:
+    stereo = tmp_path / "stereo.wav"
+    with wave.open(str(stereo), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(8_000)
+        file.writeframes(b"\0\0\0\0")
+    (tmp_path / "text.wav").write_text("no sound")
+    for name, words in (("stereo.wav", "mono"), ("text.wav", "not a WAV"), ("none.wav", "No such file")):
+        with pytest.raises(BadFile, match=words):
+            read_wav(tmp_path / name)
+
+
+def test_a_thumbnail_shows_two_pixels_a_cell() -> None:
+    picture = Image.new("RGB", (2, 2), (255, 0, 0))
+    picture.paste((0, 0, 255), (0, 1, 2, 2))
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    text = thumbnail(data.getvalue(), 2)
+    assert text.plain == "▀▀"
+    assert {span.style for span in text.spans} == {Style.parse("#ff0000 on #0000ff")}
+    with pytest.raises(BadFile):
+        thumbnail(b"no picture", 2)
