@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from clients.cli import app
+from server.app import RunningServer
+from server.config import load
 
 ROOT = Path(__file__).parents[1]
 MAX_FILE_BYTES = 15 << 20
@@ -44,3 +54,41 @@ def test_documents_name_real_commands_and_files(document: str) -> None:
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), modules
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / document).parent.joinpath(link).exists(), link
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code in one language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+
+
+async def test_the_readmes_client_runs(running: RunningServer, link: object) -> None:
+    (code,) = blocks("python")
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        code.replace("localhost:50051", f"127.0.0.1:{running.port}"),
+        env=environment,
+        stdout=subprocess.PIPE,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0
+    assert b"[sound at 0 ms]" in output
+    assert b"[image, step" in output
+
+
+def test_the_readmes_settings_are_valid(tmp_path: Path) -> None:
+    (text,) = blocks("toml")
+    (tmp_path / "upbeat.toml").write_text(text)
+    assert load(tmp_path / "upbeat.toml").tenants[0].name == "kitchen"
+
+
+def test_the_readmes_commands_parse() -> None:
+    commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("upbeat ")]
+    assert len(lines) >= 6
+    for line in lines:
+        _, name, *arguments = shlex.split(line, comments=True)
+        commands[name].make_context(name, arguments)
