@@ -1,0 +1,88 @@
+"""`python -m server`: the gateway with its device process."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from pipelines.errors import UpbeatError
+from server import logs
+from server.app import serve
+from server.config import Config, load
+
+HELP = """Serve text, speech and images from one device over gRPC.
+
+Without options the embedded models answer on 127.0.0.1:50051. Options override the settings file.
+
+    python -m server --text DIR --listen 127.0.0.1:7000
+
+    python -m server --config upbeat.toml
+"""
+Folder = Annotated[
+    Path | None, typer.Option(exists=True, file_okay=False, help="Model folder; embedded if left out.")
+]
+
+
+def main(
+    text: Folder = None,
+    image: Folder = None,
+    speech: Folder = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT (port 0: any free one) or unix:PATH.")] = None,
+    config: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Settings, TOML.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Prometheus port on loopback; 0 for none.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the device; 0 for one a core.")] = None,
+) -> None:
+    try:
+        settings = load(config) if config else Config()
+        settings = _override(settings, text, image, speech, listen, metrics_port, threads)
+        logs.configure(settings.log_level)
+        _run(settings)
+    except UpbeatError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _override(
+    settings: Config,
+    text: Path | None,
+    image: Path | None,
+    speech: Path | None,
+    listen: str | None,
+    metrics_port: int | None,
+    threads: int | None,
+) -> Config:
+    folders = {"text": text, "image": image, "speech": speech}
+    device: dict[str, object] = {name: str(path) for name, path in folders.items() if path is not None}
+    if threads is not None:
+        device["threads"] = threads
+    changes: dict[str, object] = {"device": msgspec.structs.replace(settings.device, **device)}
+    if listen is not None:
+        changes["listen"] = listen
+    if metrics_port is not None:
+        changes["metrics"] = msgspec.structs.replace(settings.metrics, port=metrics_port)
+    return msgspec.structs.replace(settings, **changes)
+
+
+def _run(settings: Config) -> None:
+    from server.executor.process_link import ProcessLink
+
+    async def run() -> None:
+        await serve(settings, ProcessLink(settings.device))
+
+    if sys.platform == "win32":
+        asyncio.run(run())
+    else:
+        import uvloop
+
+        uvloop.run(run())
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    app.command(help=HELP)(main)
+    app()

@@ -1,0 +1,178 @@
+"""The server: builds everything from the settings, serves, drains, stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from upbeat.v1 import gateway_pb2_grpc
+
+from pipelines.errors import InvalidRequest
+from server import gateway as gateways
+from server.clock import Clock
+from server.config import Config
+from server.executor.link import Link
+from server.gateway import Gateway
+from server.health import SERVICE as HEALTH
+from server.health import Health
+from server.interceptors import CallInterceptor
+from server.logs import log
+from server.reflection import add_reflection
+from server.services.conversation import ConversationService
+from server.services.image import ImageService
+from server.services.model import ModelService
+from server.services.speech import SpeechService
+from server.services.text import TextService
+
+NEEDS = {
+    "upbeat.v1.ConversationService": "",
+    "upbeat.v1.TextService": "text",
+    "upbeat.v1.SpeechService": "speech",
+    "upbeat.v1.ImageService": "image",
+    "upbeat.v1.ModelService": "",
+}
+LAST_WORDS_S = 1.0
+
+
+class RunningServer:
+    """One gateway on one port. `start` binds at once and serves when the models are loaded."""
+
+    def __init__(self, config: Config, link: Link, clock: Clock | None = None) -> None:
+        self.gateway: Gateway = gateways.build(config, link, clock)
+        self.health = Health(NEEDS)
+        self.port = 0
+        self._calls = CallInterceptor(self.gateway)
+        self._server = grpc.aio.server(
+            interceptors=(self._calls,), options=_options(config), maximum_concurrent_rpcs=None
+        )
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Raises: InvalidRequest if the address cannot be had; what the link's `start` raises."""
+        config = self.gateway.config
+        self._add_services()
+        try:
+            self.port = (
+                self._server.add_secure_port(config.listen, _credentials(config))
+                if config.tls
+                else self._server.add_insecure_port(config.listen)
+            )
+        except RuntimeError as error:
+            raise InvalidRequest("listen", f"cannot listen on {config.listen}: {error}") from error
+        await self._server.start()
+        self.gateway.link.on_change(self._device_changed)
+        await self.gateway.link.start()
+        self._device_changed(self.gateway.link.up)
+
+    async def drain(self) -> None:
+        """NOT_SERVING first, nothing new; returns when the running turns have finished, or after grace_s."""
+        for service in ("", *NEEDS):
+            self.health.set(service, False)
+        self.gateway.dispatcher.draining = True
+        self.gateway.sessions.wake()
+        log("draining", {"running": len(self._calls.running)})
+        if self._calls.running:
+            await asyncio.wait(set(self._calls.running), timeout=self.gateway.config.grace_s)
+
+    async def stop(self) -> None:
+        """At once; what still runs is cancelled."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self.health.close()
+        await self._server.stop(LAST_WORDS_S if not self._calls.running else 0)
+        await self.gateway.link.stop()
+        log("stopped", {})
+
+    def _device_changed(self, up: bool) -> None:
+        loaded = {model.modality for model in self.gateway.link.models}
+        serving = up and not self.gateway.dispatcher.draining
+        self.health.set("", serving)
+        for service, modality in NEEDS.items():
+            self.health.set(service, serving and (not modality or modality in loaded))
+        log("device", {"up": up})
+
+    def _add_services(self) -> None:
+        gateway, server = self.gateway, self._server
+        gateway_pb2_grpc.add_ConversationServiceServicer_to_server(ConversationService(gateway), server)
+        gateway_pb2_grpc.add_TextServiceServicer_to_server(TextService(gateway), server)
+        gateway_pb2_grpc.add_SpeechServiceServicer_to_server(SpeechService(gateway), server)
+        gateway_pb2_grpc.add_ImageServiceServicer_to_server(ImageService(gateway), server)
+        gateway_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(gateway), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        add_reflection((*NEEDS, HEALTH), server)
+
+
+async def serve(config: Config, link: Link) -> None:
+    """Runs until SIGTERM or SIGINT, then drains; a second signal stops at once."""
+    server = RunningServer(config, link)
+    wanted = asyncio.Event()
+    hurried = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: (hurried if wanted.is_set() else wanted).set())
+    try:
+        await _until(asyncio.create_task(server.start()), wanted)
+        if not wanted.is_set():
+            _metrics(server, config)
+            print(f"listening on {_address(config, server.port)}", flush=True)
+            await wanted.wait()
+            await _until(asyncio.create_task(server.drain()), hurried)
+    finally:
+        await server.stop()
+
+
+async def _until(task: asyncio.Task[None], event: asyncio.Event) -> None:
+    """Waits for the task, but no longer than for the event, which cancels it."""
+    waiter = asyncio.create_task(event.wait())
+    await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    if task.done():
+        task.result()
+    else:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def _metrics(server: RunningServer, config: Config) -> None:
+    if config.metrics.port:
+        try:
+            server.gateway.metrics.serve(config.metrics.host, config.metrics.port)
+        except OSError as error:
+            raise InvalidRequest("metrics.port", f"{config.metrics.port}: {error}") from error
+
+
+def _address(config: Config, port: int) -> str:
+    if config.listen.startswith("unix:"):
+        return config.listen
+    return f"{config.listen.rpartition(':')[0]}:{port}"
+
+
+def _options(config: Config) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", config.limits.message_bytes),
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.write_buffer_size", 64 << 10),
+    ]
+
+
+def _credentials(config: Config) -> grpc.ServerCredentials:
+    assert config.tls is not None, "asked for only with [tls]"
+    paths = (config.tls.key, config.tls.certificate, config.tls.client_ca)
+    try:
+        key, certificate, authority = (Path(path).read_bytes() if path else None for path in paths)
+    except OSError as error:
+        raise InvalidRequest("tls", str(error)) from error
+    if key is None or certificate is None:
+        raise InvalidRequest("tls", "certificate and key name PEM files")
+    return grpc.ssl_server_credentials(
+        [(key, certificate)], root_certificates=authority, require_client_auth=authority is not None
+    )

@@ -1,0 +1,67 @@
+"""From the gateway to the device: one submitted job with its place in admission."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipelines.errors import Draining, UpbeatError
+from pipelines.messages import Chunk, Done, Input
+from server.admission import Admission, Slot
+from server.executor.link import JobHandle, JobOrder, Link
+
+
+class Work:
+    """A running job. Its slot is given back when it ends, fails or is cancelled, once."""
+
+    def __init__(self, handle: JobHandle, slot: Slot) -> None:
+        self.handle = handle
+        self._slot = slot
+
+    def on_arrival(self, callback: Callable[[], object]) -> None:
+        """`callback()` whenever `take` may have something."""
+        self.handle.outbox.on_arrival = callback
+
+    def take(self) -> Chunk | None:
+        """The next chunk if one is there. Raises: UpbeatError, when the job failed."""
+        try:
+            chunk = self.handle.outbox.take()
+        except UpbeatError:
+            self._slot.leave()
+            raise
+        if isinstance(chunk, Done):
+            self._slot.leave()
+        return chunk
+
+    def update(self, value: Input) -> None:
+        """More input; ignored once the job has ended."""
+        self.handle.update(value)
+
+    def cancel(self) -> None:
+        """Nothing comes any more; the device drops the job. More than once is once."""
+        self.handle.cancel()
+        self._slot.leave()
+
+
+class Dispatcher:
+    """Submits jobs, unless there are too many or the server is going. Owner: the event loop."""
+
+    def __init__(self, link: Link, admission: Admission) -> None:
+        self.draining = False
+        self._link = link
+        self._admission = admission
+
+    def check_open(self) -> None:
+        """Raises: Draining."""
+        if self.draining:
+            raise Draining("the server is shutting down", retry_after_s=1.0)
+
+    def submit(self, order: JobOrder) -> Work:
+        """Raises: Draining, Exhausted, DeviceLost."""
+        self.check_open()
+        slot = self._admission.job(order.pipeline)
+        try:
+            handle = self._link.submit(order)
+        except UpbeatError:
+            slot.leave()
+            raise
+        return Work(handle, slot)

@@ -1,0 +1,50 @@
+"""The settings of a conversation, checked and with its models chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipelines.messages import ImageRequest, JobClass, Message, ModelInfo, Sampling, SpeechRequest
+
+RESERVED_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What `start` said. A model is None where its modality is not wanted.
+
+    prefill: work on the prompt before its commit. image: the request, whose empty prompt stands for the
+    user's; draw_on_request: only where the text model asks, with its caption. audio_sample_rate in Hz, 0 if
+    it comes with the audio. commit_on_silence: a spoken prompt is complete when the speaker stops.
+    """
+
+    tenant: str
+    text: ModelInfo | None = None
+    speech: ModelInfo | None = None
+    image: ModelInfo | None = None
+    transcription: ModelInfo | None = None
+    job_class: JobClass = JobClass.INTERACTIVE
+    image_class: JobClass = JobClass.STANDARD
+    prefill: bool = True
+    sampling: Sampling = field(default_factory=Sampling)
+    voice: SpeechRequest = field(default_factory=SpeechRequest)
+    drawing: ImageRequest = field(default_factory=lambda: ImageRequest(""))
+    draw_on_request: bool = False
+    history: tuple[Message, ...] = ()
+    resume_window_s: float = 0.0
+    audio_sample_rate: int = 0
+    commit_on_silence: bool = False
+
+    @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Those that will answer."""
+        chosen = (self.text, self.speech, self.image, self.transcription)
+        return tuple(model for model in chosen if model is not None)
+
+    @property
+    def budget_tokens(self) -> int:
+        """What history and prompt may take of the context; 0 if it has no limit."""
+        if self.text is None or not self.text.context_tokens:
+            return 0
+        answer = min(self.sampling.max_tokens, self.text.context_tokens // 2)
+        return max(1, self.text.context_tokens - answer - RESERVED_TOKENS)

@@ -1,0 +1,141 @@
+"""The option messages that several services share, from the wire to the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from upbeat.v1 import types_pb2
+
+from pipelines.errors import InvalidRequest, NotFound
+from pipelines.messages import ImageRequest, JobClass, Message, ModelInfo, Sampling, SpeechRequest
+from server.services import fields
+
+ROLES = {types_pb2.ROLE_SYSTEM: "system", types_pb2.ROLE_USER: "user", types_pb2.ROLE_ASSISTANT: "assistant"}
+MIMES = ("image/png", "image/jpeg", "image/webp")
+SCHEDULERS = ("", "ddim", "euler", "dpmpp_2m")
+MAX_PROMPT_CHARS = 10_000
+MAX_TOP_K = 1 << 20
+MAX_STEPS = 150
+
+
+def sampling(wire: types_pb2.Sampling, prefix: str, context_tokens: int) -> Sampling:
+    """Raises: InvalidRequest, Unsupported."""
+    fields.not_served(wire.json_schema, prefix + "json_schema", "constrained answers are not served yet")
+    fields.not_served(wire.regex, prefix + "regex", "constrained answers are not served yet")
+    longest = context_tokens or 1 << 20
+    return Sampling(
+        temperature=fields.number(wire, prefix, "temperature", 0, 2, 0.0),
+        top_p=_above_zero(fields.number(wire, prefix, "top_p", 0, 1, 1.0), prefix + "top_p", 1),
+        top_k=fields.count(wire, prefix, "top_k", 0, MAX_TOP_K, 0),
+        min_p=fields.number(wire, prefix, "min_p", 0, 1, 0.0),
+        repetition_penalty=_above_zero(
+            fields.number(wire, prefix, "repetition_penalty", 0, 2, 1.0), prefix + "repetition_penalty", 2
+        ),
+        presence_penalty=fields.number(wire, prefix, "presence_penalty", -2, 2, 0.0),
+        frequency_penalty=fields.number(wire, prefix, "frequency_penalty", -2, 2, 0.0),
+        seed=wire.seed,
+        max_tokens=fields.count(wire, prefix, "max_tokens", 1, longest, min(256, longest)),
+        stop=_stop(wire, prefix + "stop"),
+        logprobs=fields.count(wire, prefix, "logprobs", 0, 20, 0),
+    )
+
+
+def voice(wire: types_pb2.VoiceOptions, prefix: str, model: ModelInfo) -> SpeechRequest:
+    """Raises: InvalidRequest, NotFound."""
+    if wire.voice and wire.voice not in model.voices:
+        known = ", ".join(model.voices) or "none"
+        raise NotFound(f"{model.name} has no voice {wire.voice!r}; it has: {known}", field=prefix + "voice")
+    return SpeechRequest(
+        voice=wire.voice,
+        rate=fields.number(wire, prefix, "rate", 0.5, 2, 1.0),
+        pitch=fields.number(wire, prefix, "pitch", 0.5, 2, 1.0),
+        sample_rate=fields.sample_rate(wire.sample_rate, prefix + "sample_rate"),
+    )
+
+
+def image(wire: types_pb2.ImageOptions, prefix: str, model: ModelInfo, max_side: int) -> ImageRequest:
+    """The prompt may be empty here. Raises: InvalidRequest, Unsupported."""
+    _image_not_served(wire, prefix)
+    default_mime = wire.mime or MIMES[0]
+    guidance = fields.number(wire, prefix, "guidance", 0, 30, 0.0)
+    if wire.HasField("guidance"):
+        guidance = max(1.0, guidance)  # 0 stands for the model's own inside; at most 1 is off.
+    return ImageRequest(
+        prompt=fields.text(wire.prompt, prefix + "prompt", MAX_PROMPT_CHARS),
+        negative_prompt=fields.text(wire.negative_prompt, prefix + "negative_prompt", MAX_PROMPT_CHARS),
+        width=_side(wire.width, prefix + "width", max_side),
+        height=_side(wire.height, prefix + "height", max_side),
+        steps=fields.within(wire.steps, prefix + "steps", 0, min(MAX_STEPS, model.max_steps or MAX_STEPS)),
+        guidance=guidance,
+        seed=wire.seed,
+        scheduler=fields.one_of(
+            wire.scheduler, prefix + "scheduler", ("", *(model.schedulers or SCHEDULERS))
+        ),
+        preview_every=fields.count(wire, prefix, "preview_every", 0, MAX_STEPS, 4),
+        mime=fields.one_of(default_mime, prefix + "mime", MIMES),
+        quality=fields.count(wire, prefix, "quality", 1, 100, 90),
+    )
+
+
+def history(wire: Iterable[types_pb2.ChatMessage], field: str, most: int) -> tuple[Message, ...]:
+    """Oldest first; a system message may only come first. Raises: InvalidRequest."""
+    messages: list[Message] = []
+    total = 0
+    for index, each in enumerate(wire):
+        at = f"{field}[{index}]"
+        if each.role not in ROLES:
+            raise InvalidRequest(f"{at}.role", f"must be system, user or assistant, not {each.role}")
+        if each.role == types_pb2.ROLE_SYSTEM and index:
+            raise InvalidRequest(f"{at}.role", "a system message may only come first")
+        if not each.content.strip():
+            raise InvalidRequest(f"{at}.content", "must not be empty")
+        total += len(each.content)
+        if total > most:
+            raise InvalidRequest(field, f"at most {most} characters in all")
+        messages.append(Message(ROLES[each.role], each.content))
+    return tuple(messages)
+
+
+def job_class(wire: types_pb2.ServiceOptions, prefix: str, default: JobClass) -> JobClass:
+    """The class asked for. Raises: InvalidRequest."""
+    asked = fields.known(wire.service_class, prefix + "service_class", types_pb2.ServiceClass)
+    return default if asked == types_pb2.SERVICE_CLASS_UNSPECIFIED else JobClass(asked - 1)
+
+
+def _above_zero(value: float, field: str, high: float) -> float:
+    if value == 0:
+        raise InvalidRequest(field, f"must be above 0 and at most {high:g}, not 0")
+    return value
+
+
+def _stop(wire: types_pb2.Sampling, field: str) -> tuple[str, ...]:
+    if len(wire.stop) > 8:
+        raise InvalidRequest(field, f"at most 8 strings, not {len(wire.stop)}")
+    for index, stop in enumerate(wire.stop):
+        if not 1 <= len(stop) <= 64:
+            raise InvalidRequest(f"{field}[{index}]", f"must have 1 to 64 characters, not {len(stop)}")
+    return tuple(wire.stop)
+
+
+def _side(value: int, field: str, max_side: int) -> int:
+    if value and (value > max_side or value % 8):
+        raise InvalidRequest(
+            field, f"a multiple of 8 up to {max_side}, or 0 for the model's own, not {value}"
+        )
+    return value
+
+
+def _image_not_served(wire: types_pb2.ImageOptions, prefix: str) -> None:
+    level = fields.known(wire.cache_level, prefix + "cache_level", types_pb2.CacheLevel)
+    fields.not_served(
+        level not in (types_pb2.CACHE_LEVEL_UNSPECIFIED, types_pb2.CACHE_LEVEL_OFF),
+        prefix + "cache_level",
+        "only CACHE_LEVEL_OFF is served yet",
+    )
+    fields.not_served(wire.loras, prefix + "loras", "add-ons are not served yet")
+    fields.not_served(
+        wire.HasField("init_image"), prefix + "init_image", "images to start from are not served yet"
+    )
+    fields.not_served(
+        wire.HasField("control_image"), prefix + "control_image", "control images are not served yet"
+    )

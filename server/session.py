@@ -1,0 +1,255 @@
+"""One client's conversation: a succession of turns, what was said, and what was sent.
+
+A state machine without gRPC and without waiting: the client's actions are methods, `next` gives the events.
+A stream holds the session through an `Attachment`; when the stream is lost, another may take its place.
+Owner: the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.errors import Draining, InvalidRequest, NotFound, UpbeatError, WrongState
+from pipelines.messages import FinishReason
+from server.clock import Clock
+from server.converse_turn import ConverseTurn, Desk
+from server.dispatch import Dispatcher
+from server.events import Event, Ready, TurnDone
+from server.history import History
+from server.plan import Plan
+from server.replay import ReplayBudget, ReplayLog
+
+RETENTION_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLimits:
+    """Bounds of one session."""
+
+    prompt_chars: int = 200_000
+    audio_s: float = 600.0
+    replay_bytes: int = 8 << 20
+
+
+class Session:
+    """`finished(done)` is told of each turn's end."""
+
+    def __init__(
+        self,
+        session_id: str,
+        plan: Plan,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        limits: SessionLimits,
+        budget: ReplayBudget,
+        finished: Callable[[TurnDone], None],
+    ) -> None:
+        self.session_id = session_id
+        self.plan = plan
+        self.deadline_s = math.inf
+        self.attachment: Attachment | None = None
+        self.active: ConverseTurn | None = None
+        self.log = ReplayLog(budget, limits.replay_bytes)
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._finished = finished
+        self._history = History(plan.history, plan.budget_tokens)
+        self._desk = Desk(
+            session_id,
+            plan,
+            dispatcher,
+            clock,
+            self._history,
+            lambda: self.deadline_s,
+            limits.prompt_chars,
+            limits.audio_s,
+        )
+        self._last: ConverseTurn | None = None
+        self._pending: deque[Event] = deque()
+        self._turns = 0
+        self._input_ended = False
+
+    # --- the client's actions -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Says `ready`."""
+        rate = (self.plan.voice.sample_rate or self.plan.speech.sample_rate) if self.plan.speech else 0
+        self._pending.append(Event(self.session_id, "", 0, Ready(self.plan.models, rate)))
+        self.wake()
+
+    def append(self, text: str) -> None:
+        if text:
+            self._writing("append").append(text)
+
+    def revise(self, from_char: int, text: str) -> None:
+        if self.active is None and from_char:
+            raise InvalidRequest("revise.from_char", f"must be 0: no prompt has begun, not {from_char}")
+        self._writing("revise").revise(from_char, text)
+
+    def audio(self, pcm16: bytes, sample_rate: int) -> None:
+        if len(pcm16) % 2:
+            raise InvalidRequest(
+                "audio.pcm16", f"16-bit samples need an even number of bytes, not {len(pcm16)}"
+            )
+        if self.plan.transcription is None:
+            raise WrongState("start.audio_sample_rate was 0: no audio was announced", field="audio")
+        turn = self.active or self._begin()
+        turn.audio(pcm16, sample_rate)
+
+    def commit(self, text: str | None) -> None:
+        if self.active is None and not text:
+            raise InvalidRequest("commit.text", "the prompt must not be empty")
+        self._writing("commit").commit(text)
+
+    def interrupt(self, played_ms: int) -> None:
+        """The listener speaks. Behind turn_done it still tells how much of the answer was heard."""
+        if self.active is not None:
+            turn = self.active
+            if turn.prompt.committed and not turn.turn.stopped:
+                self._history.add(turn.prompt.text, turn.heard(played_ms))
+            turn.stop(FinishReason.INTERRUPTED)
+            self._retire()
+        elif self._last is not None:
+            self._history.trim_last(self._last.heard(played_ms))
+            self._last = None
+
+    def cancel(self, turn_id: str) -> None:
+        """Drop the turn; nothing of it stays in the history."""
+        active = self.active
+        if active is not None and turn_id in ("", active.turn.turn_id):
+            active.stop(FinishReason.CANCELLED)
+            self._retire()
+        elif turn_id and not self.log.knows(turn_id):
+            raise NotFound(f"this conversation has no turn {turn_id!r}", field="cancel.turn_id")
+
+    def playback(self, played_ms: int) -> None:
+        if self.active is not None:
+            self.active.playback(played_ms)
+            self.wake()
+
+    def end_input(self) -> None:
+        """The client will say no more."""
+        self._input_ended = True
+        if self.active is not None:
+            self.active.end_input()
+        self.wake()
+
+    # --- the events -----------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be said."""
+        return self._input_ended and self.active is None and not self._pending
+
+    def next(self, now_s: float) -> Event | None:
+        """The next event, to be written at once.
+
+        Raises: DeviceLost, when it took the turn with it; Draining, between turns of a server that goes.
+        """
+        if self._pending:
+            return self._pending.popleft()
+        if self.active is None:
+            if self._dispatcher.draining:
+                raise Draining("the server is shutting down", retry_after_s=1.0)
+            return None
+        try:
+            event = self.active.turn.next(now_s)
+        except UpbeatError:
+            self.active = None
+            raise
+        if event is not None:
+            self.log.add(event)
+        if self.active.turn.ended:
+            self._close(self.active)
+        return event
+
+    def wait_s(self, now_s: float) -> float:
+        return self.active.turn.wait_s(now_s) if self.active is not None else math.inf
+
+    def replay(self, turn_id: str, last_sequence: int) -> None:
+        """Everything behind that event is sent again. Raises: NotFound, InvalidRequest."""
+        self._pending = deque(self.log.after(turn_id, last_sequence))
+        self._input_ended = False
+
+    def wake(self) -> None:
+        """Something may have to be sent."""
+        if self.attachment is not None:
+            self.attachment.signal.set()
+
+    def drop(self) -> None:
+        """The client is gone for good."""
+        if self.active is not None:
+            self.active.stop(FinishReason.CANCELLED)
+            self.active = None
+        self.log.clear()
+
+    # --- turns ----------------------------------------------------------------------------------------
+
+    def _writing(self, field: str) -> ConverseTurn:
+        if self.active is not None and self.active.turn.stopped:
+            raise WrongState("the turn is ending; the next one may begin after turn_done", field=field)
+        return self.active or self._begin()
+
+    def _begin(self) -> ConverseTurn:
+        self._dispatcher.check_open()
+        self._turns += 1
+        self._last = None
+        self.active = ConverseTurn(self._desk, f"{self.session_id}.{self._turns}", self.wake)
+        return self.active
+
+    def _retire(self) -> None:
+        """The stopped turn's turn_done goes out first; the next turn may begin at once."""
+        turn = self.active
+        if turn is None:
+            return
+        event = turn.turn.next(self._clock.now())
+        if event is not None:
+            self.log.add(event)
+            self._pending.append(event)
+        self._close(turn, keep=False)
+
+    def _close(self, turn: ConverseTurn, keep: bool = True) -> None:
+        self.active = None
+        done = turn.turn.done
+        if done is None:
+            return
+        if keep and turn.answered:
+            self._history.add(turn.prompt.text, turn.answer)
+            self._history.observe(turn.sent_chars, done.usage.prompt_tokens)
+            self._last = turn
+        turn_id = turn.turn.turn_id
+        self._clock.call_later(RETENTION_S, lambda: self.log.forget(turn_id))
+        self._finished(done)
+
+
+class Attachment:
+    """One stream's hold on a session; gives its events as long as no other stream has taken over."""
+
+    def __init__(self, session: Session) -> None:
+        self.signal = asyncio.Event()
+        self.session = session
+        previous, session.attachment = session.attachment, self
+        if previous is not None:
+            previous.signal.set()
+        self.signal.set()
+
+    @property
+    def held(self) -> bool:
+        return self.session.attachment is self
+
+    @property
+    def ended(self) -> bool:
+        return self.held and self.session.ended
+
+    def next(self, now_s: float) -> Event | None:
+        """The next event. Raises: WrongState, once another stream has resumed the session."""
+        if not self.held:
+            raise WrongState("another stream has resumed this conversation", field="resume")
+        return self.session.next(now_s)
+
+    def wait_s(self, now_s: float) -> float:
+        return self.session.wait_s(now_s) if self.held else 0.0
