@@ -45,7 +45,7 @@ class CpuDevice:
     def enter_thread(self) -> None:
         """Thread counts and inference mode are the thread's own."""
         torch.set_num_threads(self._threads)
-        torch.inference_mode().__enter__()
+        self._mode = _inference_for_good()
 
     def switch_to(self, urgent: bool) -> None:
         """One queue of work only."""
@@ -71,7 +71,7 @@ class CudaDevice:
 
     def enter_thread(self) -> None:
         """Streams belong to the thread that launches on them."""
-        torch.inference_mode().__enter__()
+        self._mode = _inference_for_good()
         torch.cuda.set_device(self._device)
         self._urgent = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
         self._usual = torch.cuda.Stream(priority=0)  # type: ignore[no-untyped-call]
@@ -100,6 +100,13 @@ class CudaDevice:
         """In order, up to the first that is not done."""
         while self._retired and all(_over(event) for event in self._retired[0][0]):
             self._retired.popleft()[1]()
+
+
+def _inference_for_good() -> torch.inference_mode:
+    """Inference mode on this thread for as long as the answer lives: torch ends it with the object."""
+    mode = torch.inference_mode()
+    mode.__enter__()
+    return mode
 
 
 def _over(event: torch.cuda.Event) -> bool:
