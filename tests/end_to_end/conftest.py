@@ -1,0 +1,59 @@
+"""One real server with the embedded models, in a process of its own, for all end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from clients.client import Upbeat
+from clients.launch import running_server
+
+OPTIONS = ("--listen", "127.0.0.1:0")
+Start = Callable[[], AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with running_server(OPTIONS, tmp_path_factory.mktemp("server") / "log") as found:
+        yield found
+
+
+@pytest.fixture
+async def upbeat(address: str) -> AsyncIterator[Upbeat]:
+    async with Upbeat(address) as client:
+        yield client
+
+
+@pytest.fixture
+def another_server(tmp_path: Path) -> Start:
+    """Starts a server that the test may kill."""
+    return lambda: running_server(OPTIONS, tmp_path / "log")
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of a process's children (Linux)."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def server_pid(address: str) -> int:
+    """The child of this test process that serves; there is one command line with its port or several
+    with port 0, so the children's listening sockets decide."""
+    port = int(address.rpartition(":")[2])
+    inodes = {
+        line.split()[9]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if int(line.split()[1].rpartition(":")[2], 16) == port and line.split()[3] == "0A"
+    }
+    for pid in children(os.getpid()):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            target = os.readlink(descriptor) if descriptor.is_symlink() else ""
+            if target.startswith("socket:[") and target[8:-1] in inodes:
+                return pid
+    raise AssertionError(f"no child of this process listens on {port}")
