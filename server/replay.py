@@ -44,6 +44,11 @@ class ReplayLog:
         """Whether any turn is known."""
         return bool(self._turns)
 
+    @property
+    def latest(self) -> str:
+        """The youngest turn's id; empty if there is none."""
+        return next(reversed(self._turns), "")
+
     def knows(self, turn_id: str) -> bool:
         return turn_id in self._turns
 

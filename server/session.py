@@ -171,8 +171,14 @@ class Session:
         return self.active.turn.wait_s(now_s) if self.active is not None else math.inf
 
     def replay(self, turn_id: str, last_sequence: int) -> None:
-        """Everything behind that event is sent again. Raises: NotFound, InvalidRequest."""
-        self._pending = deque(self.log.after(turn_id, last_sequence))
+        """Everything behind that event is sent again. An empty turn_id is the latest turn, of which the
+        client may not have seen anything yet. Raises: NotFound, InvalidRequest."""
+        running = self.active.turn.turn_id if self.active is not None else ""
+        turn_id = turn_id or running or self.log.latest
+        if turn_id and turn_id == running and not self.log.knows(turn_id) and not last_sequence:
+            self._pending.clear()
+        else:
+            self._pending = deque(self.log.after(turn_id, last_sequence))
         self._input_ended = False
 
     def wake(self) -> None:

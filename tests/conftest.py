@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 import pytest_asyncio
-from fakes import Device, FakeLink
 
 from server.app import RunningServer
 from server.config import Config, Limits
+from tests.fakes import Device, FakeLink
 
 FAST = Config(listen="127.0.0.1:0", grace_s=5.0, limits=Limits(start_timeout_s=5.0))
 

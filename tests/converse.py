@@ -47,6 +47,14 @@ class Client:
             events.append(await self.read())
         return events
 
+    async def error(self) -> grpc.aio.AioRpcError:
+        """The error in which the stream ends."""
+        try:
+            while True:
+                await self.read()
+        except grpc.aio.AioRpcError as error:
+            return error
+
     async def end(self) -> None:
         """Half-closes and expects the stream to end well."""
         await self.call.done_writing()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from converse import Client, kinds, spoken
-from fakes import Device, FakeLink
-from grpc_calls import details
 from upbeat.v1 import gateway_pb2 as pb
 from upbeat.v1 import types_pb2
 
@@ -19,6 +16,9 @@ from pipelines.messages import (
     SpeechText,
     TextRequest,
 )
+from tests.converse import Client, kinds, spoken
+from tests.fakes import Device, FakeLink
+from tests.grpc_calls import details
 
 TEXT, SPEECH, IMAGE = types_pb2.MODALITY_TEXT, types_pb2.MODALITY_SPEECH, types_pb2.MODALITY_IMAGE
 
@@ -131,13 +131,6 @@ async def test_the_prompt_is_prefilled_before_the_commit(channel: grpc.aio.Chann
     assert inputs[-1] == PromptRevision(len(inputs), "Hello world", final=True)
 
 
-async def _error(client: Client) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        while True:
-            await client.read()
-    return caught.value
-
-
 @pytest.mark.parametrize(
     ("start", "code", "field"),
     [
@@ -182,7 +175,7 @@ async def test_bad_starts(
 ) -> None:
     client = Client(channel)
     await client.say(start=start)
-    error = await _error(client)
+    error = await client.error()
     assert (error.code().name, details(error).field) == (code, field)
 
 
@@ -232,5 +225,5 @@ async def test_bad_actions(
     await client.start()
     for action in actions:
         await client.call.write(action)
-    error = await _error(client)
+    error = await client.error()
     assert (error.code().name, details(error).field) == (code, field)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from fakes import FakeLink
-from grpc_calls import details, refused
 from upbeat.v1 import gateway_pb2 as pb
 from upbeat.v1 import gateway_pb2_grpc, types_pb2
 
 from pipelines.messages import JobClass, Message, PromptRevision, Sampling, TextRequest
+from tests.fakes import FakeLink
+from tests.grpc_calls import details, refused
 
 
 async def test_tokens_then_done(channel: grpc.aio.Channel, link: FakeLink) -> None:
