@@ -3,7 +3,23 @@
 Every name here is specified by its plain torch form in `kernels.reference`, which runs on any device.
 """
 
-from kernels.reference import Span, append, attend, rms_norm, rotate_
+from kernels.linear import Linear, linear, linear_add, pack
+from kernels.reference import AttentionPlan, Span, append, attend, plan_attention, rms_norm, rotate_
 from kernels.sampling import Drawn, RowSampling, draw
 
-__all__ = ["Drawn", "RowSampling", "Span", "append", "attend", "draw", "rms_norm", "rotate_"]
+__all__ = [
+    "AttentionPlan",
+    "Drawn",
+    "Linear",
+    "RowSampling",
+    "Span",
+    "append",
+    "attend",
+    "draw",
+    "linear",
+    "linear_add",
+    "pack",
+    "plan_attention",
+    "rms_norm",
+    "rotate_",
+]

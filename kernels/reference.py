@@ -14,20 +14,81 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Up to this context decoding rows are gathered and computed together; beyond, the copy costs more than calls.
+TOGETHER_CONTEXT = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """One row of a packed batch: `count` new tokens from packed index `first` on, the last of which sees
     `context` tokens (itself included). `slots` are the context's places in the cache: a slice where they
-    lie in one piece, which is read in place, or int64 `[context]`. `mask` (count > 1 with earlier context)
-    is additive, `[count, context]` in the queries' dtype.
+    lie in one piece, which is read in place, or int64 `[context]`.
     """
 
     first: int
     count: int
     context: int
     slots: slice | Tensor
-    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Rows of one token each that are computed at once: packed indices `rows` int64 `[n]`, None for all;
+    `slots` int64 `[n * length]`, short rows repeating a slot of theirs; additive `mask` `[n, 1, length]`."""
+
+    rows: Tensor | None
+    slots: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """How the rows of one slice attend; the same in every layer. `masks`: one a span, additive
+    `[count, context]`, None where the causal triangle or nothing is masked."""
+
+    spans: tuple[Span, ...]
+    masks: tuple[Tensor | None, ...]
+    together: Together | None
+
+
+def plan_attention(spans: Sequence[Span], cache: Tensor) -> AttentionPlan:
+    """Decide once a slice what `attend` does in each layer; `cache` gives dtype and device."""
+    short = [span for span in spans if span.count == 1 and span.context <= TOGETHER_CONTEXT]
+    if len(short) < 2:
+        short = []
+    chosen = {span.first for span in short}
+    alone = tuple(span for span in spans if span.first not in chosen)
+    together = _together(short, cache, every=not alone) if short else None
+    return AttentionPlan(alone, tuple(_mask(span, cache) for span in alone), together)
+
+
+def _mask(span: Span, cache: Tensor) -> Tensor | None:
+    earlier = span.context - span.count
+    if span.count == 1 or not earlier:
+        return None
+    return cache.new_full((span.count, span.context), -torch.inf).triu_(earlier + 1)
+
+
+def _together(spans: Sequence[Span], cache: Tensor, *, every: bool) -> Together:
+    device = cache.device
+    contexts = torch.tensor([[span.context] for span in spans], device=device)
+    places = torch.arange(max(span.context for span in spans), device=device)
+    seen = places < contexts
+    if all(isinstance(span.slots, slice) for span in spans):
+        starts = [[span.slots.start] for span in spans if isinstance(span.slots, slice)]
+        slots = torch.tensor(starts, device=device) + places * seen
+    else:
+        slots = torch.zeros(seen.shape, dtype=torch.int64, device=device)
+        for row, span in zip(slots, spans, strict=True):
+            row[: span.context] = _numbers(span.slots, device)
+            row[span.context :] = row[0]
+    mask = torch.zeros(seen.shape, dtype=cache.dtype, device=device).masked_fill_(~seen, -torch.inf)
+    rows = None if every else torch.tensor([span.first for span in spans], device=device)
+    return Together(rows, slots.view(-1), mask.unsqueeze(1))
+
+
+def _numbers(slots: slice | Tensor, device: torch.device) -> Tensor:
+    return torch.arange(slots.start, slots.stop, device=device) if isinstance(slots, slice) else slots
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
@@ -55,24 +116,40 @@ def append(cache: Tensor, slots: Tensor, new: Tensor) -> None:
     cache.index_copy_(1, slots, new.transpose(0, 1))
 
 
-def attend(q: Tensor, cache: Tensor, spans: Sequence[Span], scale: float) -> Tensor:
+def attend(q: Tensor, cache: Tensor, plan: AttentionPlan, scale: float) -> Tensor:
     """Causal attention of packed queries `[tokens, heads, head_dim]` over the cache.
 
     Returns `[tokens, heads * head_dim]`; scores are multiplied by `scale`.
     """
-    kv_heads = cache.shape[0] // 2
-    if len(spans) == 1:
-        return _attend_row(q, cache, spans[0], kv_heads, scale)
+    if plan.together is not None and plan.together.rows is None:
+        return _attend_together(q, cache, plan.together, scale)
+    if len(plan.spans) == 1 and plan.together is None:
+        return _attend_row(q, cache, plan.spans[0], plan.masks[0], scale)
     out = q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
-    for span in spans:
+    if plan.together is not None:
+        out[plan.together.rows] = _attend_together(q[plan.together.rows], cache, plan.together, scale)
+    for span, mask in zip(plan.spans, plan.masks, strict=True):
         rows = slice(span.first, span.first + span.count)
-        out[rows] = _attend_row(q[rows], cache, span, kv_heads, scale)
+        out[rows] = _attend_row(q[rows], cache, span, mask, scale)
     return out
 
 
-def _attend_row(q: Tensor, cache: Tensor, span: Span, kv_heads: int, scale: float) -> Tensor:
-    places = span.slots
-    context = cache[:, places] if isinstance(places, slice) else cache.index_select(1, places)
+def _attend_together(q: Tensor, cache: Tensor, group: Together, scale: float) -> Tensor:
+    kv_heads, size = cache.shape[0] // 2, cache.shape[2]
+    rows, length = group.mask.shape[0], group.mask.shape[2]
+    context = cache.index_select(1, group.slots).view(2 * kv_heads * rows, length, size)
+    keys, values = context[: kv_heads * rows], context[kv_heads * rows :]
+    grouped = q.view(rows, kv_heads, -1, size).transpose(0, 1).reshape(kv_heads * rows, -1, size)
+    scores = torch.bmm(grouped, keys.transpose(1, 2)).view(kv_heads, rows, -1, length)
+    weights = scores.mul_(scale).add_(group.mask).softmax(-1)
+    attended = torch.bmm(weights.view(kv_heads * rows, -1, length), values)
+    return attended.view(kv_heads, rows, -1, size).transpose(0, 1).reshape(rows, -1)
+
+
+def _attend_row(q: Tensor, cache: Tensor, span: Span, mask: Tensor | None, scale: float) -> Tensor:
+    kv_heads = cache.shape[0] // 2
+    slots = span.slots
+    context = cache[:, slots] if isinstance(slots, slice) else cache.index_select(1, slots)
     keys, values = context[:kv_heads], context[kv_heads:]
     if span.count == 1:
         grouped = q.view(kv_heads, -1, q.shape[-1])
@@ -82,8 +159,8 @@ def _attend_row(q: Tensor, cache: Tensor, span: Span, kv_heads: int, scale: floa
         q.transpose(0, 1).unsqueeze(0),
         keys.unsqueeze(0),
         values.unsqueeze(0),
-        attn_mask=span.mask,
-        is_causal=span.mask is None,
+        attn_mask=mask,
+        is_causal=mask is None,
         scale=scale,
         enable_gqa=q.shape[1] != kv_heads,
     )

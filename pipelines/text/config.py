@@ -43,6 +43,15 @@ class ModelConfig:
     rope: RopeConfig
     eos: frozenset[int]
 
+    @property
+    def parameters(self) -> int:
+        """How many there are; tied ones count once."""
+        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        layer = 2 * self.hidden + self.hidden * (2 * query + 2 * key) + 3 * self.hidden * self.intermediate
+        layer += (query + 2 * key + self.hidden) * self.attention_bias
+        layer += (2 * self.intermediate + self.hidden) * self.mlp_bias
+        return self.vocab * self.hidden * (1 if self.tied else 2) + self.hidden + self.layers * layer
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises: ModelBroken naming the file."""

@@ -6,12 +6,14 @@ rotary pairs are neighbours. Every tensor is checked: present, of the shape that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from kernels import Linear, pack
 from pipelines.errors import ModelBroken
 from pipelines.text.config import ModelConfig, read_json
 from pipelines.text.model import Layer, Weights
@@ -24,7 +26,7 @@ def load_weights(folder: Path, config: ModelConfig, dtype: torch.dtype, device: 
     embedding = source.take("model.embed_tokens.weight", config.vocab, config.hidden)
     layers = tuple(_layer(source, config, f"model.layers.{i}") for i in range(config.layers))
     norm = source.take("model.norm.weight", config.hidden)
-    head = embedding if config.tied else source.take("lm_head.weight", config.vocab, config.hidden)
+    head = pack(embedding if config.tied else source.take("lm_head.weight", config.vocab, config.hidden))
     rotation = rotation_table(config, config.context).to(device)
     return Weights(embedding, layers, norm, head, rotation)
 
@@ -34,32 +36,23 @@ def _layer(source: _Source, config: ModelConfig, name: str) -> Layer:
     query, key = config.heads * size, config.kv_heads * size
     attention, mlp = f"{name}.self_attn", f"{name}.mlp"
 
-    def bias(part: str, length: int, wanted: bool) -> Tensor | None:
-        return source.take(f"{part}.bias", length) if wanted else None
+    def joined(parts: Sequence[tuple[str, int]], width: int, biased: bool, paired: int = 0) -> Linear:
+        """Layers over the same input as one; the first `paired` have rotary rows."""
+        weights = [source.take(f"{part}.weight", rows, width) for part, rows in parts]
+        biases = [source.take(f"{part}.bias", rows) for part, rows in parts] if biased else []
+        for tensors in (weights, biases):
+            tensors[:paired] = [_neighbours(tensor, size) for tensor in tensors[:paired]]
+        return pack(torch.cat(weights), torch.cat(biases) if biased else None)
 
-    def fused(tail: str, *shape: int) -> Tensor:
-        parts = [source.take(f"{attention}.{n}_proj.{tail}", rows, *shape) for n, rows in _qkv(query, key)]
-        parts[:2] = [_neighbours(part, size) for part in parts[:2]]
-        return torch.cat(parts)
-
-    gates = [source.take(f"{mlp}.{part}_proj.weight", wide, hidden) for part in ("gate", "up")]
-    gate_bias = [bias(f"{mlp}.{part}_proj", wide, config.mlp_bias) for part in ("gate", "up")]
+    rows = [(f"{attention}.q_proj", query), (f"{attention}.k_proj", key), (f"{attention}.v_proj", key)]
     return Layer(
         attention_norm=source.take(f"{name}.input_layernorm.weight", hidden),
-        query_key_value=fused("weight", hidden),
-        query_key_value_bias=fused("bias") if config.attention_bias else None,
-        attended=source.take(f"{attention}.o_proj.weight", hidden, query).t().contiguous(),
-        attended_bias=bias(f"{attention}.o_proj", hidden, config.attention_bias),
+        query_key_value=joined(rows, hidden, config.attention_bias, paired=2),
+        attended=joined([(f"{attention}.o_proj", hidden)], query, config.attention_bias),
         mlp_norm=source.take(f"{name}.post_attention_layernorm.weight", hidden),
-        gate_up=torch.cat(gates),
-        gate_up_bias=torch.cat([part for part in gate_bias if part is not None]) if config.mlp_bias else None,
-        down=source.take(f"{mlp}.down_proj.weight", hidden, wide).t().contiguous(),
-        down_bias=bias(f"{mlp}.down_proj", hidden, config.mlp_bias),
+        gate_up=joined([(f"{mlp}.gate_proj", wide), (f"{mlp}.up_proj", wide)], hidden, config.mlp_bias),
+        down=joined([(f"{mlp}.down_proj", hidden)], wide, config.mlp_bias),
     )
-
-
-def _qkv(query: int, key: int) -> tuple[tuple[str, int], ...]:
-    return ("q", query), ("k", key), ("v", key)
 
 
 def _neighbours(weight: Tensor, size: int) -> Tensor:

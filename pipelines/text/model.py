@@ -14,25 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import Span, append, attend, rms_norm, rotate_
+from kernels import AttentionPlan, Linear, append, attend, linear, linear_add, rms_norm, rotate_
 from pipelines.text.config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer's weights. `query_key_value` `[(heads + 2 * kv_heads) * head_dim, hidden]`, rotary pairs
-    interleaved; `gate_up` `[2 * intermediate, hidden]`; `attended`, `down` transposed, `[in, hidden]`."""
+    """One layer's weights: query, key and value in one product (rotary pairs side by side), gate and up in
+    one."""
 
     attention_norm: Tensor
-    query_key_value: Tensor
-    query_key_value_bias: Tensor | None
-    attended: Tensor
-    attended_bias: Tensor | None
+    query_key_value: Linear
+    attended: Linear
     mlp_norm: Tensor
-    gate_up: Tensor
-    gate_up_bias: Tensor | None
-    down: Tensor
-    down_bias: Tensor | None
+    gate_up: Linear
+    down: Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +38,7 @@ class Weights:
     embedding: Tensor
     layers: tuple[Layer, ...]
     norm: Tensor
-    head: Tensor
+    head: Linear
     rotation: Tensor
 
 
@@ -54,7 +50,7 @@ class Packed:
     ids: Tensor
     positions: Tensor
     slots: Tensor
-    spans: Sequence[Span]
+    attention: AttentionPlan
     last: Tensor
 
 
@@ -86,25 +82,20 @@ class Decoder:
         if every < len(weights.layers):
             yield
         x = rms_norm(x[packed.last], weights.norm, self._eps)
-        return F.linear(x, weights.head).float()
+        return linear(x, weights.head).float()
 
     def _layer(self, layer: Layer, x: Tensor, rotation: Tensor, cache: Tensor, packed: Packed) -> Tensor:
         config = self.config
         normed = rms_norm(x, layer.attention_norm, self._eps)
-        mixed = F.linear(normed, layer.query_key_value, layer.query_key_value_bias)
+        mixed = linear(normed, layer.query_key_value)
         mixed = mixed.view(x.shape[0], -1, config.head_dim)
         rotate_(mixed[:, : config.heads + config.kv_heads], rotation)
         append(cache, packed.slots, mixed[:, config.heads :])
-        attended = attend(mixed[:, : config.heads], cache, packed.spans, self._scale)
-        x = torch.addmm(x, attended, layer.attended)
-        if layer.attended_bias is not None:
-            x += layer.attended_bias
+        attended = attend(mixed[:, : config.heads], cache, packed.attention, self._scale)
+        x = linear_add(attended, layer.attended, x)
         normed = rms_norm(x, layer.mlp_norm, self._eps)
-        gate, up = F.linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-        x = torch.addmm(x, F.silu(gate).mul_(up), layer.down)
-        if layer.down_bias is not None:
-            x += layer.down_bias
-        return x
+        gate, up = linear(normed, layer.gate_up).chunk(2, dim=-1)
+        return linear_add(F.silu(gate).mul_(up), layer.down, x)
 
     def new_cache(self, slots: int) -> tuple[Tensor, ...]:
         """Memory for `slots` tokens, one tensor a layer, in the weights' dtype; its content is undefined."""
@@ -113,14 +104,6 @@ class Decoder:
         return tuple(
             like.new_empty(2 * config.kv_heads, slots, config.head_dim) for _ in range(config.layers)
         )
-
-    def parameters(self) -> int:
-        """How many there are; tied ones count once."""
-        weights = self.weights
-        parts = [weights.embedding, weights.norm, *([] if self.config.tied else [weights.head])]
-        for layer in weights.layers:
-            parts += [part for name in Layer.__slots__ if (part := getattr(layer, name)) is not None]
-        return sum(part.numel() for part in parts)
 
     def token_bytes(self) -> int:
         """Bytes of KV cache that one token takes."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from kernels import Drawn, Span, draw
+from kernels import Drawn, Span, draw, plan_attention
 from pipelines.contract import Batch, Budget, Emission, Emitted, Estimate, Job, Pressure
 from pipelines.cost import UNKNOWN, CostModel
 from pipelines.errors import Exhausted, InvalidRequest
@@ -33,6 +33,7 @@ from pipelines.text.kv_cache import BLOCK, BlockPool, BlockTable, blocks_for
 from pipelines.text.loader import load_weights
 from pipelines.text.model import Decoder, Packed
 from pipelines.text.planner import Planner, Work
+from pipelines.text.prefix_index import PrefixIndex, root_key
 from pipelines.text.requests import PreparedPrompt, check_request, prepare_prompt
 from pipelines.text.settings import TextSettings
 from pipelines.text.state import TextState
@@ -60,13 +61,14 @@ class TextPipeline:
         self._cost = CostModel()
         self._planner = Planner(name, config, self._cost, settings.max_rows, settings.max_chunk)
         self._pool = BlockPool(blocks_for(_pool_tokens(config, decoder, settings)))
+        self._index = PrefixIndex(self._pool)
         self._cache = decoder.new_cache(self._pool.size * BLOCK)
         self._admitted: dict[int, Job] = {}
         self._info = ModelInfo(
             name=name,
             modality="text",
             family="llama",
-            parameters=decoder.parameters(),
+            parameters=config.parameters,
             context_tokens=config.context,
         )
 
@@ -107,7 +109,8 @@ class TextPipeline:
                 f"{self._info.name}: {self._settings.max_jobs} jobs are running",
                 retry_after_s=self._next_end_s(),
             )
-        job.state = TextState(prepared.sampling, BlockTable(self._pool), TextStream(prepared.sampling.stop))
+        stream = TextStream(prepared.sampling.stop)
+        job.state = TextState(prepared.sampling, BlockTable(self._pool), stream, [root_key(job.tenant)])
         self._admitted[job.id] = job
 
     def update(self, job: Job, prepared: object) -> None:
@@ -115,6 +118,8 @@ class TextPipeline:
         assert isinstance(prepared, PreparedPrompt)
         state = _state(job)
         state.revise(prepared)
+        if self._settings.prefix_reuse:
+            state.adopt(self._index)
         if prepared.final:
             state.reused = state.table.length
 
@@ -160,14 +165,21 @@ class TextPipeline:
 
     def evict(self, job: Job) -> None:
         """The KV is computed again from the job's tokens when its turn comes."""
-        _state(job).table.free()
+        _state(job).evict()
 
     def release(self, job: Job) -> None:
         del self._admitted[job.id]
-        _state(job).table.free()
+        state = _state(job)
+        if self._settings.prefix_reuse and state.drawn and not state.broken:
+            state.publish(self._index)
+        state.table.free()
 
     def _reserve(self, job: Job, count: int) -> bool:
-        return _state(job).table.reserve(count, self._copy_block)
+        table = _state(job).table
+        short = table.missing(count) - self._pool.free
+        if short > 0:
+            self._index.shrink(short)
+        return table.reserve(count, self._copy_block)
 
     def _copy_block(self, source: int, target: int) -> None:
         for layer in self._cache:
@@ -175,6 +187,7 @@ class TextPipeline:
 
     def _pack(self, rows: tuple[Job, ...], counts: tuple[int, ...]) -> tuple[Packed, list[Job]]:
         """The slice's new tokens, and the jobs that draw a token from it."""
+        device = self._cache[0].device
         ids: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
@@ -187,32 +200,24 @@ class TextPipeline:
             assert reserved
             start = state.table.length
             end = start + count
-            spans.append(self._span(state.table, len(ids), start, end))
+            places = state.table.places(0, end)
+            spans.append(
+                Span(len(ids), count, end, places if isinstance(places, slice) else places.to(device))
+            )
             ids += state.tokens[start:end]
             positions += range(start, end)
             slots += _numbers(state.table.places(start, end))
             if state.final and end == len(state.tokens):
                 last.append(len(ids) - 1)
                 drawing.append(job)
-        device = self._cache[0].device
         packed = Packed(
             torch.tensor(ids, device=device),
             torch.tensor(positions, device=device),
             torch.tensor(slots, device=device),
-            spans,
+            plan_attention(spans, self._cache[0]),
             torch.tensor(last, dtype=torch.int64, device=device),
         )
         return packed, drawing
-
-    def _span(self, table: BlockTable, first: int, start: int, end: int) -> Span:
-        places = table.places(0, end)
-        like = self._cache[0]
-        if not isinstance(places, slice):
-            places = places.to(like.device)
-        mask = None
-        if end - start > 1 and start:
-            mask = like.new_full((end - start, end), -torch.inf).triu_(start + 1)
-        return Span(first, end - start, end, places, mask)
 
     def _commit(self, state: TextState, count: int, drawn: Drawn | None) -> list[Emitted]:
         """Make the slice's work for one row durable; returns what the client gets."""
@@ -220,8 +225,10 @@ class TextPipeline:
         if drawn is None:
             return []
         if not drawn.finite:
-            state.finished = True
+            state.finished = state.broken = True
             return [Failed("ModelBroken", f"{self._info.name}: the model computed NaN for this prompt")]
+        if self._settings.prefix_reuse and not state.drawn:
+            state.publish(self._index)
         state.tokens.append(drawn.id)
         if drawn.id in self._config.eos:
             return self._finish(state, state.stream.finish(), FinishReason.STOP)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from kernels import RowSampling
 from pipelines.errors import WrongState
 from pipelines.messages import FinishReason, Sampling, Usage
-from pipelines.text.kv_cache import BlockTable
+from pipelines.text.kv_cache import BLOCK, BlockTable
+from pipelines.text.prefix_index import PrefixIndex, next_key
 from pipelines.text.requests import PreparedPrompt
 from pipelines.text.stream import TextStream
 
@@ -18,17 +19,21 @@ class TextState:
     """Owner: the executor thread.
 
     tokens: the prompt as far as it is known, then the answer. The KV of the first `table.length` of them is
-    cached; the rest is to be computed. final: the prompt is committed, so the answer may begin.
+    cached; the rest is to be computed. keys: the tenant's root and the keys of those full blocks that the
+    prefix index knows. final: the prompt is committed, so the answer may begin. broken:
+    the model computed NaN, so nobody may use this KV.
     """
 
     sampling: Sampling
     table: BlockTable
     stream: TextStream
+    keys: list[bytes] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     prompt_length: int = 0
     revision: int = 0
     final: bool = False
     finished: bool = False
+    broken: bool = False
     reused: int = 0
     rolled_back: int = 0
 
@@ -54,10 +59,35 @@ class TextState:
         self.rolled_back += cached - common
         # The last prompt token is computed again even where its KV exists: the answer needs its logits.
         self.table.crop(min(common, len(prompt.ids) - 1) if prompt.final else common)
+        del self.keys[1 + self.table.length // BLOCK :]
         self.tokens = list(prompt.ids)
         self.prompt_length = len(self.tokens)
         self.revision = prompt.number
         self.final = prompt.final
+
+    def adopt(self, index: PrefixIndex) -> None:
+        """Take KV that other jobs of the tenant have computed, but leave the last token to be computed."""
+        start = self.table.length
+        if start % BLOCK or len(self.keys) != 1 + start // BLOCK:
+            return
+        for key, block in index.match(self.keys[-1], self.tokens[start:-1]):
+            self.table.adopt(block)
+            self.keys.append(key)
+
+    def publish(self, index: PrefixIndex) -> None:
+        """Let other jobs of the tenant use the KV that is cached now."""
+        blocks = self.table.blocks
+        chain: list[tuple[bytes, int]] = []
+        for number in range(len(self.keys) - 1, self.table.length // BLOCK):
+            tokens = self.tokens[number * BLOCK : (number + 1) * BLOCK]
+            self.keys.append(next_key(self.keys[-1], tokens))
+            chain.append((self.keys[-1], blocks[number]))
+        index.publish(chain)
+
+    def evict(self) -> None:
+        """Drop the KV; it is computed again from the tokens."""
+        self.table.free()
+        del self.keys[1:]
 
     def row_sampling(self) -> RowSampling:
         """How the next token is drawn."""

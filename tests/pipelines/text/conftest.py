@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from text_driver import Driver, Folders
 
 from pipelines.text.pipeline import TextPipeline
 from pipelines.text.settings import TextSettings
+from tests.text_driver import Driver, Folders
 
 
 @pytest.fixture(scope="session")

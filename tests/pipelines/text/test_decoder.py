@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from text_driver import Driver, Folders, finished
 from transformers import LlamaForCausalLM
 
 from pipelines.messages import Sampling
 from pipelines.text.settings import TextSettings
+from tests.text_driver import Driver, Folders, finished
 
 Drive = Callable[..., Driver]
 

@@ -1,0 +1,90 @@
+"""The kernels against the plainest form of what they compute."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels import Span, append, attend, linear, linear_add, pack, plan_attention, rms_norm, rotate_
+
+SLOTS = 640
+
+
+def test_rms_norm() -> None:
+    x, weight = torch.randn(5, 48), torch.randn(48)
+    expected = x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+    torch.testing.assert_close(rms_norm(x, weight, torch.tensor(1e-5)), expected)
+    half = rms_norm(x.bfloat16(), weight.bfloat16(), torch.tensor(1e-5))
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotation_turns_neighbouring_pairs(dtype: torch.dtype) -> None:
+    mixed = torch.randn(3, 6, 8).to(dtype)
+    before = mixed.clone()
+    angle = torch.randn(3, 1, 4)
+    rotate_(mixed[:, :4], torch.polar(torch.ones_like(angle), angle))
+    even, odd = before[:, :4, ::2].float(), before[:, :4, 1::2].float()
+    tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
+    torch.testing.assert_close(mixed[:, :4, ::2].float(), even * angle.cos() - odd * angle.sin(), **tolerance)
+    torch.testing.assert_close(
+        mixed[:, :4, 1::2].float(), odd * angle.cos() + even * angle.sin(), **tolerance
+    )
+    assert torch.equal(mixed[:, 4:], before[:, 4:])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9, 40])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_linear_layers(rows: int, biased: bool, dtype: torch.dtype) -> None:
+    weight, bias = torch.randn(24, 40).to(dtype), torch.randn(24).to(dtype) if biased else None
+    x, residual = torch.randn(rows, 40).to(dtype), torch.randn(rows, 24).to(dtype)
+    layer = pack(weight, bias)
+    expected = x.float() @ weight.float().t() + (bias.float() if bias is not None else 0.0)
+    tolerance = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.15, "rtol": 0.02}
+    torch.testing.assert_close(linear(x, layer).float(), expected, **tolerance)
+    torch.testing.assert_close(
+        linear_add(x, layer, residual).float(), expected + residual.float(), **tolerance
+    )
+
+
+Shape = tuple[int, int, bool]
+shapes = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 60), st.booleans()), min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(shapes, st.sampled_from([(4, 2), (4, 4), (4, 1)]), st.integers(0, 2**31))
+def test_packed_paged_attention(rows: list[Shape], heads: tuple[int, int], seed: int) -> None:
+    """Rows of (new tokens, earlier tokens, scattered in the cache) against one dense softmax each; slots
+    that no row owns hold NaN."""
+    generator = torch.Generator().manual_seed(seed)
+    queries, kv_heads = heads
+    cache = torch.full((2 * kv_heads, SLOTS, 8), torch.nan)
+    q = torch.randn(sum(count for count, _, _ in rows), queries, 8, generator=generator)
+    spans, expected, first = [], [], 0
+    for place, (count, earlier, scattered) in enumerate(rows):
+        context = count + earlier
+        lying = torch.arange(place * 128, place * 128 + context)
+        slots = place * 128 + torch.randperm(128, generator=generator)[:context] if scattered else lying
+        new = torch.randn(context, 2 * kv_heads, 8, generator=generator)
+        append(cache, slots, new)
+        where = slots if scattered else slice(place * 128, place * 128 + context)
+        spans.append(Span(first, count, context, where))
+        expected.append(dense(q[first : first + count], new, kv_heads))
+        first += count
+    out = attend(q, cache, plan_attention(spans, cache), 0.3)
+    torch.testing.assert_close(out, torch.cat(expected), atol=1e-5, rtol=1e-4)
+
+
+def dense(q: torch.Tensor, kv: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    count, context = q.shape[0], kv.shape[0]
+    keys, values = kv[:, :kv_heads], kv[:, kv_heads:]
+    repeat = q.shape[1] // kv_heads
+    keys, values = keys.repeat_interleave(repeat, 1), values.repeat_interleave(repeat, 1)
+    scores = torch.einsum("qhd,khd->hqk", q, keys) * 0.3
+    hidden = torch.ones(count, context, dtype=torch.bool).triu(context - count + 1)
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+    return torch.einsum("hqk,khd->qhd", weights, values).reshape(count, -1)

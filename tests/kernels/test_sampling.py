@@ -1,0 +1,156 @@
+"""Position-keyed sampling: distribution, reproducibility, filters, penalties, log-probabilities."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels import RowSampling, draw
+from kernels.sampling import gumbel
+
+LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0, -4.0])
+
+
+def chi_square(counts: list[int], expected: torch.Tensor) -> float:
+    total = sum(counts)
+    return sum(
+        (n - total * float(p)) ** 2 / (total * float(p)) for n, p in zip(counts, expected, strict=True)
+    )
+
+
+def counted(row: RowSampling, draws: int = 8000) -> list[int]:
+    rows = [
+        RowSampling(
+            position=position,
+            seed=row.seed,
+            temperature=row.temperature,
+            top_k=row.top_k,
+            top_p=row.top_p,
+            min_p=row.min_p,
+        )
+        for position in range(draws)
+    ]
+    counts = [0] * len(LOGITS)
+    for token in draw(LOGITS.expand(draws, -1), rows):
+        counts[token.id] += 1
+    return counts
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+def test_draws_from_the_softmax(temperature: float) -> None:
+    counts = counted(RowSampling(0, seed=3, temperature=temperature))
+    # 99.9 % point of chi-square with 7 degrees of freedom
+    assert chi_square(counts, (LOGITS / temperature).softmax(-1)) < 24.3
+
+
+@pytest.mark.parametrize(
+    ("row", "kept"),
+    [
+        (RowSampling(0, temperature=1.0, top_k=3), 3),
+        (RowSampling(0, temperature=1.0, top_p=0.7), 2),
+        (RowSampling(0, temperature=1.0, min_p=0.2), 3),
+        (RowSampling(0, temperature=1.0, top_k=2, top_p=0.99, min_p=0.01), 2),
+        (RowSampling(0, temperature=1.0, top_p=1e-6), 1),
+    ],
+)
+def test_filters_keep_the_likeliest_and_their_proportions(row: RowSampling, kept: int) -> None:
+    counts = counted(row)
+    assert sum(counts[kept:]) == 0
+    if kept > 1:
+        assert chi_square(counts[:kept], LOGITS[:kept].softmax(-1)) < 16.3
+
+
+def test_positions_and_seeds_are_independent() -> None:
+    noise = gumbel([(seed, position) for seed in range(40) for position in range(40)], 50)
+    assert noise.mean() == pytest.approx(0.5772, abs=0.02)
+    assert noise.var() == pytest.approx(math.pi**2 / 6, abs=0.05)
+    flat = noise.view(40, 40, 50)
+    for left, right in ((flat[1:], flat[:-1]), (flat[:, 1:], flat[:, :-1]), (flat[..., 1:], flat[..., :-1])):
+        together = torch.stack((left.reshape(-1), right.reshape(-1)))
+        assert abs(float(torch.corrcoef(together)[0, 1])) < 0.02
+
+
+def test_noise_keeps_its_bits() -> None:
+    """Against the same hash in whole numbers of unlimited size."""
+    keys = [(0, 0), (2**64 - 5, 7), (2**63, 4095)]
+    expected = [
+        [whole_number_noise(seed, position, token) for token in range(500)] for seed, position in keys
+    ]
+    torch.testing.assert_close(gumbel(keys, 500), torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def whole_number_noise(seed: int, position: int, token: int) -> float:
+    def split_mix(x: int) -> int:
+        x = (x + 0x9E3779B97F4A7C15) % 2**64
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+        return x ^ x >> 31
+
+    def low_bias(x: int) -> int:
+        x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+        x = (x ^ x >> 15) * 0x846CA68B % 2**32
+        return x ^ x >> 16
+
+    key = split_mix(split_mix(seed) ^ position)
+    bits = low_bias(low_bias((token + key) % 2**32) ^ key >> 32)
+    return -math.log(-math.log((bits + 0.5) / 2**32))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**64 - 1), st.integers(0, 5000), st.integers(0, 7))
+def test_batching_changes_nothing(seed: int, position: int, place: int) -> None:
+    row = RowSampling(position, seed=seed, temperature=0.9, top_p=0.9)
+    others = [RowSampling(position + i, seed=i, temperature=0.3 * i) for i in range(7)]
+    alone = draw(LOGITS.unsqueeze(0), [row])[0]
+    rows = [*others[:place], row, *others[place:]]
+    assert draw(LOGITS.expand(8, -1), rows)[place].id == alone.id
+
+
+def test_greedy_is_the_argmax_of_penalised_logits() -> None:
+    def greedy(seen: list[int], generated: list[int], **penalties: float) -> int:
+        row = RowSampling(9, seen=seen, generated=generated, **penalties)  # type: ignore[arg-type]
+        return draw(LOGITS.unsqueeze(0), [row])[0].id
+
+    assert greedy([], []) == 0
+    assert greedy([0, 0], [0], repetition_penalty=3.0) == 1
+    assert greedy([0], [0], presence_penalty=1.5) == 1
+    assert greedy([0], [0], frequency_penalty=0.4) == 0
+    assert greedy([0], [0, 0, 0], frequency_penalty=0.4) == 1
+    assert greedy([7], [7], presence_penalty=-2.0) == 0
+
+
+def test_repetition_penalty_equals_transformers() -> None:
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    seen = [0, 3, 4, 4, 6]
+    expected = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([seen]), LOGITS.unsqueeze(0).clone())
+    logits = LOGITS.unsqueeze(0)
+    drawn = draw(logits, [RowSampling(0, seen=seen, repetition_penalty=1.7)])[0]
+    assert drawn.id == int(expected.argmax())
+    assert torch.equal(logits[0], LOGITS), "the caller's logits stay as they are"
+
+
+def test_log_probabilities_are_those_of_the_model() -> None:
+    rows = [
+        RowSampling(4, seed=1, temperature=1.3, top_k=2, logprobs=3),
+        RowSampling(4),
+        RowSampling(4, logprobs=8),
+    ]
+    first, second, third = draw(LOGITS.expand(3, -1), rows)
+    expected = LOGITS.log_softmax(-1)
+    assert first.logprob == pytest.approx(float(expected[first.id]), abs=1e-6)
+    assert [i for i, _ in first.top] == [0, 1, 2]
+    assert (second.logprob, second.top) == (0.0, ())
+    assert [v for _, v in third.top] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_nan_is_reported_for_its_row_only() -> None:
+    logits = LOGITS.repeat(4, 1)
+    logits[1, 5] = math.nan
+    logits[2] = -math.inf
+    rows = [RowSampling(0, temperature=t) for t in (0.0, 1.0, 1.0, 1.0)]
+    assert [token.finite for token in draw(logits, rows)] == [True, False, False, True]
