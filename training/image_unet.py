@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 
 from training.image_clock import TrainingClock
 from training.image_pool import LatentPool
@@ -91,6 +92,9 @@ class _Trainer:
         )
         self.networks = torch.nn.ModuleDict({"unet": new_unet(), "text": new_text_encoder(self.tokenizer)})
         self.networks.to(device).train()
+        if device == "cpu":  # the fused attention's backward pass is slow for short sequences and narrow heads
+            self.networks["unet"].set_attn_processor(AttnProcessor())
+            self.networks["text"].set_attn_implementation("eager")
         self.ema = _Ema(self.networks)
         self.optimiser = torch.optim.AdamW(
             self.networks.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01
@@ -142,7 +146,7 @@ class _Trainer:
 
 
 def train_unet(
-    work: Path, hours: float, seed: int = 0, device: str = "cpu", batch: int = 32, peak_rate: float = 1e-3
+    work: Path, hours: float, seed: int = 0, device: str = "cpu", batch: int = 24, peak_rate: float = 1e-3
 ) -> None:
     """Trains, or resumes, U-Net and text encoder for `hours` of working time; state in `work`/unet.pt."""
     torch.manual_seed(seed)
