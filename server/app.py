@@ -83,7 +83,9 @@ class RunningServer:
             return
         self._stopped = True
         self.health.close()
-        await self._server.stop(LAST_WORDS_S if not self._calls.running else 0)
+        await self._server.stop(0 if self._calls.running else LAST_WORDS_S)
+        if self._calls.running:
+            await asyncio.wait(set(self._calls.running), timeout=LAST_WORDS_S)
         await self.gateway.link.stop()
         log("stopped", {})
 

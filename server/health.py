@@ -28,6 +28,11 @@ class Health(health_pb2_grpc.HealthServicer):
         self._watchers: set[asyncio.Event] = set()
         self._closed = False
 
+    @property
+    def watchers(self) -> int:
+        """How many watch."""
+        return len(self._watchers)
+
     def set(self, service: str, serving: bool) -> None:
         """Tells the watchers."""
         self._serving[service] = serving

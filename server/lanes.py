@@ -20,6 +20,7 @@ from server.pacing import Pacer
 
 PIECE_MS = 100.0
 MAX_TOKENS_PER_EVENT = 256
+MAX_CHARS_PER_EVENT = 16_384
 IMAGE_PART_BYTES = 1 << 20
 
 
@@ -82,7 +83,7 @@ class TextLane:
     def _drain(self) -> str:
         """Takes what has arrived; a failure behind it is kept for the next call. Returns what to show."""
         text = ""
-        while self.done is None and not (text and len(self._held) >= MAX_TOKENS_PER_EVENT):
+        while self.done is None and not (text and self._full(text)):
             try:
                 chunk = self.work.take()
             except UpbeatError as error:
@@ -99,6 +100,9 @@ class TextLane:
                 self._held.append(chunk)
                 text += self._show(self._filter.feed(chunk.text) if self._filter else Shown(chunk.text))
         return text
+
+    def _full(self, text: str) -> bool:
+        return len(text) >= MAX_CHARS_PER_EVENT or len(self._held) >= MAX_TOKENS_PER_EVENT
 
     def _show(self, shown: Shown) -> str:
         if self._draw is not None:

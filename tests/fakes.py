@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 from collections import deque
@@ -111,6 +112,7 @@ class FakeLink:
         self.traced = b"{}"
         self._table = JobTable(self._send)
         self._callbacks: list[Callable[[bool], None]] = []
+        self._news = asyncio.Event()
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
@@ -176,6 +178,13 @@ class FakeLink:
         """Everything a job was given, the first input included."""
         return self.jobs[job_id].inputs
 
+    async def sees(self, condition: Callable[[], bool]) -> None:
+        """Returns once `condition()` holds after a message. Raises: TimeoutError."""
+        async with asyncio.timeout(10):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+
     def _send(self, message: Down) -> None:
         self.sent.append(message)
         match message:
@@ -193,6 +202,7 @@ class FakeLink:
                 self._flush(job_id, self.jobs[job_id])
             case _:
                 raise AssertionError(f"the gateway does not send {message}")
+        self._news.set()
         if self.script is not None:
             self.script(self, message)
 
