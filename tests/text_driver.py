@@ -144,12 +144,22 @@ class Driver:
         while (batch := self.plan(jobs, budget)) is not None:
             self.finish(batch)
 
+    def drain_until_first_token(self, job: Job) -> None:
+        """Slices until the job has said something."""
+        while not job.state.drawn:
+            batch = self.plan()
+            assert batch is not None
+            self.finish(batch)
+
     def release(self, job: Job) -> None:
         self.pipeline.release(job)
         self.jobs.remove(job)
 
     def text(self, job: Job) -> str:
-        return "".join(chunk.text for chunk in self.emitted[job.id] if isinstance(chunk, TokenChunk))
+        return "".join(chunk.text for chunk in self.chunks(job))
+
+    def chunks(self, job: Job) -> list[TokenChunk]:
+        return [chunk for chunk in self.emitted[job.id] if isinstance(chunk, TokenChunk)]
 
     def tokens(self, job: Job) -> list[int]:
         """Every token drawn, an end token included."""

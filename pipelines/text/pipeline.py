@@ -109,7 +109,7 @@ class TextPipeline:
                 f"{self._info.name}: {self._settings.max_jobs} jobs are running",
                 retry_after_s=self._next_end_s(),
             )
-        stream = TextStream(prepared.sampling.stop)
+        stream = TextStream(prepared.sampling.stop, strips_space=self._tokenizer.strips_space)
         job.state = TextState(prepared.sampling, BlockTable(self._pool), stream, [root_key(job.tenant)])
         self._admitted[job.id] = job
 

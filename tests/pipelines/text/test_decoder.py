@@ -55,8 +55,9 @@ def test_logits_and_greedy_text_equal_transformers(name: str, folders: Folders, 
     assert prompt > 32, "the prompt must take several chunks"
     with torch.inference_mode():
         expected = reference(torch.tensor([tokens])).logits[0].log_softmax(-1)
-    chunks = [chunk for chunk in driver.emitted[job.id] if hasattr(chunk, "token_ids")]
-    logged = [pair for chunk in chunks for pair in zip(chunk.token_ids, chunk.logprobs, strict=True)]
+    logged = [
+        pair for chunk in driver.chunks(job) for pair in zip(chunk.token_ids, chunk.logprobs, strict=True)
+    ]
     for place, (token, logprob) in enumerate(logged):
         row = expected[prompt - 1 + place]
         assert logprob == pytest.approx(float(row[token]), abs=1e-4)
@@ -83,5 +84,5 @@ def test_bfloat16_is_near(drive: Drive) -> None:
         driver = drive(TextSettings(dtype=dtype))
         job = driver.submit(PROMPT, Sampling(max_tokens=1, logprobs=5))
         driver.drain()
-        texts.append(driver.emitted[job.id])
+        texts.append(driver.chunks(job))
     assert texts[1][0].logprobs[0] == pytest.approx(texts[0][0].logprobs[0], abs=0.5)

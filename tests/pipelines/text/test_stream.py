@@ -84,3 +84,12 @@ def test_what_may_begin_a_stop_string_waits() -> None:
     ]
     assert texts == ["a", "\nb", "", "", "ENx"]
     assert stream.push(Drawn(5, True), b"yEND more") == Piece("y", (), True)
+
+
+def test_the_space_that_marks_the_first_word_is_dropped() -> None:
+    stream = TextStream((), strips_space=True)
+    assert [stream.push(Drawn(i, True), part).text for i, part in enumerate([b"", b" one", b" two"])] == [
+        "",
+        "one",
+        " two",
+    ]

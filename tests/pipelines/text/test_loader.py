@@ -1,0 +1,154 @@
+"""Folders that cannot be loaded: which file, which tensor, which field."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipelines.errors import ModelBroken, Unsupported
+from pipelines.text.pipeline import TextPipeline
+from pipelines.text.settings import TextSettings
+from tests.text_driver import Driver, Folders
+
+NORM = "model.layers.1.input_layernorm.weight"
+
+
+@pytest.fixture
+def copy(folders: Folders, tmp_path: Path) -> Callable[..., Path]:
+    def make(**overrides: Any) -> Path:
+        return Path(shutil.copytree(folders(**overrides), tmp_path / "copy"))
+
+    return make
+
+
+def load(path: Path) -> TextPipeline:
+    return TextPipeline.load(path, name="tiny", settings=TextSettings())
+
+
+def change_json(path: Path, **values: Any) -> None:
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in (raw | values).items() if value != "absent"}))
+
+
+def change_tensor(path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+    tensors = load_file(path)
+    old = tensors.pop(name)
+    if change is not None:
+        tensors[name] = change(old)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_a_broken_shard(copy: Callable[..., Path]) -> None:
+    path = copy(shards=True)
+    shard = sorted(path.glob("model-*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(ModelBroken, match=shard.name):
+        load(path)
+
+
+def test_a_missing_shard(copy: Callable[..., Path]) -> None:
+    path = copy(shards=True)
+    shard = sorted(path.glob("model-*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(ModelBroken, match=rf"{shard.name}.*missing"):
+        load(path)
+
+
+def test_a_truncated_file(copy: Callable[..., Path]) -> None:
+    path = copy()
+    (path / "model.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(ModelBroken, match=r"model\.safetensors"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_missing_file(copy: Callable[..., Path], name: str) -> None:
+    path = copy()
+    (path / name).unlink()
+    with pytest.raises(ModelBroken, match=f"{name}.*missing"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "missing"),
+        (lambda tensor: tensor[:-1].clone(), r"shape \(31,\), the config implies \(32,\)"),
+        (lambda tensor: tensor.index_fill(0, torch.tensor([3]), torch.nan), "NaN"),
+        (lambda tensor: tensor.to(torch.int8), "torch.int8"),
+    ],
+)
+def test_a_bad_tensor(copy: Callable[..., Path], change: Any, message: str) -> None:
+    path = copy()
+    change_tensor(path / "model.safetensors", NORM, change)
+    with pytest.raises(ModelBroken, match=message) as refused:
+        load(path)
+    assert NORM in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model_type", "gpt2"),
+        ("architectures", ["LlamaForSequenceClassification"]),
+        ("hidden_act", "gelu"),
+        ("rope_parameters", {"rope_type": "longrope", "rope_theta": 10000.0}),
+        ("quantization_config", {"quant_method": "gptq"}),
+        ("partial_rotary_factor", 0.5),
+    ],
+)
+def test_what_we_cannot_compute_is_named(copy: Callable[..., Path], field: str, value: Any) -> None:
+    path = copy()
+    change_json(path / "config.json", **{field: value})
+    with pytest.raises(Unsupported, match=field) as refused:
+        load(path)
+    assert refused.value.field.startswith(field)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_size", "absent"),
+        ("num_hidden_layers", 0),
+        ("vocab_size", -5),
+        ("intermediate_size", "wide"),
+        ("num_key_value_heads", 3),
+        ("rope_parameters", {"rope_type": "yarn", "rope_theta": 10000.0}),
+        ("vocab_size", 100),
+    ],
+)
+def test_a_config_that_makes_no_sense(copy: Callable[..., Path], field: str, value: Any) -> None:
+    path = copy()
+    change_json(path / "config.json", **{field: value})
+    with pytest.raises(ModelBroken):
+        load(path)
+
+
+def test_the_older_spelling_of_rope_scaling(copy: Callable[..., Path]) -> None:
+    path = copy(rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0})
+    newer = Driver(load(path))
+    change_json(
+        path / "config.json",
+        rope_parameters="absent",
+        rope_theta=500.0,
+        rope_scaling={"type": "linear", "factor": 4.0},
+    )
+    older = Driver(load(path))
+    for driver in (newer, older):
+        driver.submit("one two three")
+        driver.drain()
+    assert newer.tokens(newer.jobs[0]) == older.tokens(older.jobs[0])
+
+
+def test_what_is_loaded_is_told(folders: Folders) -> None:
+    info = load(folders()).info
+    assert (info.modality, info.family, info.context_tokens) == ("text", "llama", 256)
+    weights = load_file(folders() / "model.safetensors")
+    assert info.parameters == sum(tensor.numel() for tensor in weights.values())
