@@ -178,7 +178,7 @@ class DeviceExecutor:
         for job in batch.rows:
             self._scheduler.withdraw(job)
             self._book.enter_slice(job)
-        return Slice(slot, batch, pipeline, pipeline.run(batch))
+        return Slice(slot, batch, pipeline, pipeline.run(batch), pipeline.estimate(batch).median_ms)
 
     def _make_room(self, slot: Slot) -> bool:
         """Rule 10: evict one lease for the slot's most urgent ready job. False: nobody may be evicted."""
@@ -231,9 +231,8 @@ class DeviceExecutor:
 
     def _learn(self, piece: Slice) -> None:
         """What the slice has cost, for the next prediction."""
-        predicted = piece.pipeline.estimate(piece.batch).median_ms
         self.counters.slices += 1
-        self.counters.saw_cost(piece.slot.pipeline, predicted, piece.device_ms)
+        self.counters.saw_cost(piece.slot.pipeline, piece.expected_ms, piece.device_ms)
         self._scheduler.completed(piece.slot.pipeline, piece.device_ms)
         piece.pipeline.observe(piece.batch, piece.device_ms)
 
@@ -268,8 +267,7 @@ class DeviceExecutor:
     def _must_yield(self, piece: Slice, now_s: float, elapsed_ms: float, in_quantum: bool) -> bool:
         if self._give_way():
             return True
-        running = Running(piece.slot, piece.rows, piece.running().remaining_ms - elapsed_ms)
-        return self._scheduler.should_yield(now_s, running, in_quantum, self._waiting())
+        return self._scheduler.should_yield(now_s, piece.running(elapsed_ms), in_quantum, self._waiting())
 
     def _suspend(self, piece: Slice) -> None:
         self._suspended[piece.slot] = piece

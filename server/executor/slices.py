@@ -11,12 +11,16 @@ from server.executor.scheduler import Running, Slot
 
 @dataclass(slots=True, eq=False)
 class Slice:
-    """Owner: the executor thread. `steps` is the pipeline's generator; its frame is the suspended state."""
+    """Owner: the executor thread. `steps` is the pipeline's generator; its frame is the suspended state.
+
+    expected_ms: predicted at plan; device_ms: spent in the stretches so far.
+    """
 
     slot: Slot
     batch: Batch
     pipeline: Pipeline
     steps: Iterator[Emission | None]
+    expected_ms: float
     device_ms: float = 0.0
 
     @property
@@ -28,10 +32,9 @@ class Slice:
         """Whether any row is still wanted."""
         return any(not job.cancelled for job in self.batch.rows)
 
-    def running(self) -> Running:
-        """As the scheduler sees it."""
-        expected = self.pipeline.estimate(self.batch).median_ms
-        return Running(self.slot, self.batch.rows, max(0.0, expected - self.device_ms))
+    def running(self, since_ms: float = 0.0) -> Running:
+        """As the scheduler sees it, `since_ms` into the present stretch."""
+        return Running(self.slot, self.batch.rows, max(0.0, self.expected_ms - self.device_ms - since_ms))
 
     def close(self) -> None:
         """Fall back to the last commit."""
