@@ -19,6 +19,7 @@ from clients import demo as demonstration
 from clients import oneshot
 from clients.client import DEFAULT_TARGET, Upbeat
 from clients.errors import ClientError
+from clients.explain import explain
 from clients.media import BadFile
 
 console = Console(highlight=False)
@@ -65,7 +66,7 @@ def connected(
         trusted = certificate.read_bytes() if certificate else None
         asyncio.run(run(grpc.ssl_channel_credentials(trusted) if trusted else None))
     except ClientError as error:
-        explain(error, server)
+        explain(error, server, errors)
     except (BadFile, OSError) as error:
         errors.print(str(error), style="red", markup=False)
     except KeyboardInterrupt:
@@ -73,20 +74,6 @@ def connected(
     else:
         return
     raise typer.Exit(1)
-
-
-def explain(error: ClientError, server: str) -> None:
-    """An error in words: whose fault, which field, when to come back."""
-    if error.connection_lost:
-        errors.print(f"There is no gateway at {server}.", style="red", markup=False)
-        errors.print("Start one with `upbeat serve`, or name another with --server HOST:PORT.", markup=False)
-        return
-    errors.print(error.message, style="red", markup=False)
-    if error.field and error.field not in error.message:
-        errors.print(f"The field at fault is {error.field}.", markup=False)
-    if error.retry_after_s:
-        errors.print(f"Try again in {error.retry_after_s:.0f} s.", markup=False)
-    errors.print(f"({error.code}{', ' + error.reason if error.reason else ''})", style="dim", markup=False)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,9 +20,10 @@ from rich.console import Console
 from clients.answer import Answer
 from clients.client import ModalityName, Upbeat
 from clients.errors import ClientError
-from clients.launch import ServerFailed, running_server
+from clients.explain import explain
+from clients.launch import START_S, ServerFailed, running_server, serving
 from clients.media import SUFFIXES, write_wav
-from clients.screen import Screen, timings_table, work_table
+from clients.screen import Screen, reuse, timings_table, work_table
 from clients.talk import Talk
 
 PAUSE_S = 0.35
@@ -65,10 +67,13 @@ def run(out: Path, server: str = "") -> int:
     out.mkdir(parents=True, exist_ok=True)
     try:
         return asyncio.run(hold(console, out, server))
-    except (ServerFailed, ClientError) as error:
+    except ServerFailed as error:
         console.print(f"\nThe demo failed: {error}", style="red", markup=False)
+    except ClientError as error:
+        console.print("\nThe demo failed.", style="red")
+        explain(error, server, console)
     except TimeoutError:
-        console.print(f"\nThe demo failed: the turn is not over after {TURN_S:.0f} s", style="red")
+        console.print(f"\nThe demo failed: it is not over after {TURN_S:.0f} s", style="red")
     except KeyboardInterrupt:
         console.print("\nstopped")
     return 1
@@ -91,26 +96,24 @@ async def hold(console: Console, out: Path, server: str) -> int:
 
 @asynccontextmanager
 async def _address(console: Console, out: Path, server: str) -> AsyncIterator[str]:
-    """Of the server given, or of one that runs as long as the demo does."""
-    if server:
-        yield server
-        return
-    loop = asyncio.get_running_loop()
-    began_s = loop.time()
+    """Of the server given, or of one that runs as long as the demo does; ready to serve."""
     log = out / "server.log"
-    waiting = console.status("starting the server with the embedded models")
+    what = f"waiting for {server}" if server else "starting the server with the embedded models"
     if not console.is_terminal:
-        console.print("starting the server with the embedded models ...")
-    waiting.start()
-    try:
-        async with running_server(("--listen", "127.0.0.1:0"), log) as address:
-            waiting.stop()
-            console.print(
-                f"The server is up after {loop.time() - began_s:.1f} s on {address}, log in {log}\n"
-            )
-            yield address
-    finally:
-        waiting.stop()
+        console.print(f"{what} ...")
+    began_s = asyncio.get_running_loop().time()
+    async with contextlib.AsyncExitStack() as stack:
+        with console.status(what):
+            if server:
+                async with asyncio.timeout(START_S):
+                    await serving(server)
+                address = server
+            else:
+                address = await stack.enter_async_context(running_server(("--listen", "127.0.0.1:0"), log))
+        took_s = asyncio.get_running_loop().time() - began_s
+        where = "" if server else f", log in {log}"
+        console.print(f"The server is up after {took_s:.1f} s on {address}{where}\n")
+        yield address
 
 
 async def _type(talk: Talk, screen: Screen) -> None:
@@ -155,6 +158,7 @@ def _report(console: Console, screen: Screen, answer: Answer, out: Path) -> int:
     console.print()
     console.print(timings_table(answer))
     console.print(work_table(answer))
+    console.print(reuse(answer), soft_wrap=True)
     problems = [f"no {name} arrived" for name in answer.missing(MODALITIES)]
     if answer.done is None:
         problems.append("the stream ended before the turn")

@@ -6,7 +6,7 @@ import asyncio
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -37,23 +37,30 @@ async def running_server(options: Sequence[str], log: Path, start_s: float = STA
             sys.executable, "-m", "server", *options, stdout=asyncio.subprocess.PIPE, stderr=output
         )
         try:
-            async with asyncio.timeout(start_s):
-                address = await _address(process)
-                await _serving(address, process)
+            address = await _start(process, log, start_s)
             drain = asyncio.create_task(_drain(process))
             yield address
             drain.cancel()
-        except TimeoutError as error:
-            raise ServerFailed(f"the server does not serve after {start_s:.0f} s\n{_tail(log)}") from error
-        except _Ended as error:
-            code = await process.wait()
-            raise ServerFailed(f"the server ended with exit code {code}\n{_tail(log)}") from error
         finally:
             await _stop(process)
 
 
+async def _start(process: asyncio.subprocess.Process, log: Path, start_s: float) -> str:
+    """The address of the server, once it serves."""
+    try:
+        async with asyncio.timeout(start_s):
+            address = await _address(process)
+            await serving(address, lambda: process.returncode is None)
+            return address
+    except TimeoutError as error:
+        raise ServerFailed(f"the server does not serve after {start_s:.0f} s\n{_tail(log)}") from error
+    except (_Ended, ClientError) as error:
+        await _stop(process)
+        raise ServerFailed(f"the server ended with exit code {process.returncode}\n{_tail(log)}") from error
+
+
 class _Ended(Exception):
-    """The process is gone."""
+    """The process has closed its output: it is gone, or about to."""
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:
@@ -64,17 +71,20 @@ async def _address(process: asyncio.subprocess.Process) -> str:
     raise _Ended
 
 
-async def _serving(address: str, process: asyncio.subprocess.Process) -> None:
+async def serving(address: str, alive: Callable[[], bool] = lambda: False) -> None:
+    """Waits until the server at `address` serves; one that cannot be reached is waited for while `alive`.
+
+    Raises: ClientError.
+    """
     async with Upbeat(address) as upbeat:
-        while process.returncode is None:
+        while True:
             try:
                 if await upbeat.health() == "SERVING":
                     return
             except ClientError as error:
-                if not error.connection_lost:
+                if not (error.connection_lost and alive()):
                     raise
             await asyncio.sleep(POLL_S)
-    raise _Ended
 
 
 async def _drain(process: asyncio.subprocess.Process) -> None:

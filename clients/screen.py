@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
+from upbeat.v1.types_pb2 import Usage
 
 from clients.answer import Answer
 from clients.events import Audio, Discarded, Event, Image, Thought, Token
@@ -121,19 +122,24 @@ def timings_table(answer: Answer) -> Table:
 
 
 def work_table(answer: Answer) -> Table:
-    """How the turn's jobs shared the device, and what the partial prompt saved."""
+    """How the turn's jobs shared the device."""
     table = Table(title="On the device", title_justify="left")
     for column in ("job", "waited", "computed", "slices", "times preempted"):
         table.add_column(column, justify="left" if column == "job" else "right")
     if answer.done is None:
         return table
-    timings, usage = answer.done.timings, answer.done.usage
+    timings = answer.done.timings
     for name, job in sorted(timings.jobs.items()):
         waited, computed = f"{job.queue_ms:,.0f} ms", f"{job.device_ms:,.0f} ms"
         table.add_row(name, waited, computed, str(job.slices), str(job.preemptions))
     totals = f"{timings.queue_ms:,.0f} ms", f"{timings.device_ms:,.0f} ms", "", str(timings.preemptions)
     table.add_section()
     table.add_row("turn", *totals)
-    reused = f"{usage.reused_tokens} of {usage.prompt_tokens} prompt tokens were computed before the commit"
-    table.caption = f"{reused}; {usage.rolled_back_tokens} were rolled back by the revision"
     return table
+
+
+def reuse(answer: Answer) -> str:
+    """What the partial prompt saved, in words."""
+    usage = answer.done.usage if answer.done is not None else Usage()
+    reused = f"{usage.reused_tokens} of {usage.prompt_tokens} prompt tokens were computed before the commit"
+    return f"{reused}, {usage.rolled_back_tokens} were rolled back by the revision."

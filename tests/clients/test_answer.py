@@ -7,7 +7,7 @@ from upbeat.v1 import types_pb2 as types
 
 from clients.answer import Answer
 from clients.events import Audio, Done, Event, Image, Token
-from clients.screen import Screen, timings_table, work_table
+from clients.screen import Screen, reuse, timings_table, work_table
 
 HALF_SECOND = b"\0\0" * 8000
 TIMINGS = types.Timings(
@@ -72,6 +72,7 @@ def test_the_tables_hold_both_clocks_and_the_preemptions() -> None:
         answer.add(event, now_s)
     console.print(timings_table(answer))
     console.print(work_table(answer))
+    console.print(reuse(answer))
     text = output.getvalue()
     for expected in ("100 ms", "90 ms", "1,234 ms", "7 of 9 prompt tokens"):
         assert expected in text
