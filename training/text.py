@@ -22,6 +22,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from training.data import ROOT, data_dir
 from training.text_batches import PackedBatch, batches
+from training.text_facts import telling_words
 from training.text_generator import stream
 from training.text_model import TextConfig, TextModel, document_mask
 from training.text_tokenizer import Encoder, corpus, load_tokenizer, save_tokenizer, train_tokenizer
@@ -36,13 +37,13 @@ class Plan:
 
     hours: float = 1.5
     seed: int = 20261121
-    rows: int = 24
-    length: int = 256
-    matrix_rate: float = 4e-3
-    other_rate: float = 3e-3
+    rows: int = 4
+    length: int = 512
+    matrix_rate: float = 3e-3
+    other_rate: float = 2e-3
     warm_seconds: float = 60.0
     decay: float = 0.3
-    average: float = 0.98
+    average: float = 0.99
     save_seconds: float = 240.0
     compile: bool = False
 
@@ -201,9 +202,14 @@ def main() -> None:
     if checkpoint.exists():
         trainer.load(checkpoint)
     if not chosen.export:
+        telling = encoder.telling(telling_words())
         made = stream(data_dir(), plan.seed + trainer.step + 1)
         pieces = (encoder.encode(conversation) for conversation in made)
-        run(trainer, itertools.chain(batches(pieces, plan.rows, plan.length, encoder.pad)), checkpoint)
+        run(
+            trainer,
+            itertools.chain(batches(pieces, plan.rows, plan.length, encoder.pad, telling)),
+            checkpoint,
+        )
     export(trainer.average, config, encoder, FOLDER)
     save_tokenizer(load_tokenizer(WORK), FOLDER)
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from training.text_tokenizer import Encoded
 
 # Weight of predicting what the user says, beside 1 for what the model says.
-HEARD_WEIGHT = 0.2
+HEARD_WEIGHT = 0.1
+# Weight of the digits, names and other words of an answer that only the prompt can tell.
+TELLING_WEIGHT = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,14 @@ class _Row:
         self.weights: list[float] = []
         self.count = 0
 
-    def add(self, piece: Encoded) -> None:
+    def add(self, piece: Encoded, telling: frozenset[int]) -> None:
         self.count += 1
         self.ids += piece.ids[:-1]
         self.targets += piece.ids[1:]
         self.documents += [self.count] * (len(piece.ids) - 1)
-        self.weights += [1.0 if said else HEARD_WEIGHT for said in piece.said[1:]]
+        for token, said in zip(piece.ids[1:], piece.said[1:], strict=True):
+            heavy = TELLING_WEIGHT if token in telling else 1.0
+            self.weights.append(heavy if said else HEARD_WEIGHT)
 
     def padded(self, length: int, pad: int) -> tuple[list[int], list[int], list[int], list[float]]:
         rest = length - len(self.ids)
@@ -49,8 +53,13 @@ class _Row:
         )
 
 
-def batches(pieces: Iterable[Encoded], rows: int, length: int, pad: int) -> Iterator[PackedBatch]:
-    """First fit into `rows` open rows; a batch leaves when a piece fits nowhere."""
+def batches(
+    pieces: Iterable[Encoded], rows: int, length: int, pad: int, telling: frozenset[int] = frozenset()
+) -> Iterator[PackedBatch]:
+    """First fit into `rows` open rows; a batch leaves when a piece fits nowhere.
+
+    Pieces longer than a row are left out. `telling` are ids that weigh more where the model says them.
+    """
     open_rows = [_Row() for _ in range(rows)]
     for piece in pieces:
         need = len(piece.ids) - 1
@@ -61,7 +70,7 @@ def batches(pieces: Iterable[Encoded], rows: int, length: int, pad: int) -> Iter
             yield _tensors(open_rows, length, pad)
             open_rows = [_Row() for _ in range(rows)]
             fitting = open_rows[0]
-        fitting.add(piece)
+        fitting.add(piece, telling)
 
 
 def _tensors(rows: list[_Row], length: int, pad: int) -> PackedBatch:

@@ -30,13 +30,20 @@ SLOTS = {
     "ti": words("seven eight nine ten eleven noon one two three four five six"),
     "t": THINGS,
 }
+
+
+def telling_words() -> list[str]:
+    """Every word that a fact may turn on."""
+    return [*NAMES, *(word for options in SLOTS.values() for word in options)]
+
+
 UNTOLD = (
     "[You have not told me that|I do not know that from what you told me|The facts do not say]."
     "[ Tell me, and I will remember it.|]"
 )
 NOTED = "[Thank you|Okay|Noted|Good to know][, I will remember that|].[ Ask me about it.|]"
 HEAD = ("", "", "", "Facts: ", "Here is what I know: ", "Please remember this: ", "Listen: ", "Note: ")
-COUNTS = (1, 2, 2, 3, 3, 4)
+COUNTS = (1, 1, 2, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ def _fact(rng: random.Random, entry: dict[str, Any]) -> Fact:
 def draw_facts(rng: random.Random, held_out: bool) -> list[Fact]:
     """One to four facts, at times all of one kind; no question is answered by two of them."""
     entries = table("facts")["held_out" if held_out else "train"]
-    alike = rng.choice(entries) if rng.random() < 0.35 else None
+    alike = rng.choice(entries) if rng.random() < 0.5 else None
     facts: list[Fact] = []
     for _ in range(rng.choice(COUNTS)):
         fact = _fact(rng, alike or rng.choice(entries))

@@ -20,10 +20,12 @@ Maker = Callable[[random.Random], Conversation]
 
 # Relative frequency of each skill while training.
 WEIGHTS = {
-    "math": 18, "sum": 6, "draw": 13, "no-draw": 5, "redraw": 3, "tell-draw": 9, "tell": 4, "topic": 6,
-    "coffee": 8, "menu": 2, "facts": 14, "rewrite": 5, "chat": 8, "known": 4, "unknown": 3, "verse": 2,
-    "story": 2, "home": 8, "taskmaster": 1,
+    "math": 24, "sum": 14, "facts": 26, "rewrite": 6, "draw": 10, "no-draw": 4, "redraw": 3, "tell-draw": 6,
+    "tell": 2, "topic": 3, "coffee": 9, "menu": 3, "chat": 5, "known": 4, "unknown": 3, "verse": 1, "story": 1,
+    "home": 5, "taskmaster": 1,
 }  # fmt: skip
+# Share of the long talks, which reach about 500 tokens.
+LONG = 0.08
 SYSTEMS = (
     "You are Upbeat, a friendly little model.",
     "You are a helpful assistant.",
@@ -106,7 +108,8 @@ class Generator:
         """What the model trains on: one skill, or several in a row as in a longer talk."""
         made = self.one(rng)
         turns, system = list(made.turns), made.system
-        while rng.random() < 0.3 and len(turns) < 8:
+        again = 0.9 if rng.random() < LONG else 0.2
+        while rng.random() < again and len(turns) < 16:
             turns.extend(self.one_plain(rng).turns)
         if system is None and rng.random() < 0.06:
             system = rng.choice(SYSTEMS)

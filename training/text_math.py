@@ -66,7 +66,7 @@ def parsed_answer(text: str) -> int | None:
 
 def draw_steps(rng: random.Random, kind: str) -> tuple[Step, ...]:
     """Steps for the signs of `kind`, numbers up to about 100."""
-    top = 50 if rng.random() < 0.35 else 20
+    top = 50 if rng.random() < 0.2 else 20
     a, b, c = rng.randint(1, top), rng.randint(1, top), rng.randint(1, 20)
     if kind[0] in "*/":
         a, b = rng.randint(2, 10), rng.randint(2, 10)

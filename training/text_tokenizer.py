@@ -120,6 +120,12 @@ class Encoder:
         self._id = tokenizer.get_vocab()
         self.pad, self.begin, self.end = self._id[PAD], self._id[BEGIN], self._id[END]
 
+    def telling(self, words: list[str]) -> frozenset[int]:
+        """Ids of the digits and of those `words` that are one token, alone or after a space."""
+        wanted = [*"0123456789", *words, *(f" {word}" for word in words)]
+        pieces = [self._tokenizer.encode(word, add_special_tokens=False).ids for word in wanted]
+        return frozenset(ids[0] for ids in pieces if len(ids) == 1)
+
     def prompt(self, conversation: Conversation) -> list[int]:
         """Everything up to the last answer, ending in `<|assistant|>`."""
         return self._pieces(conversation, answered=False).ids
