@@ -1,0 +1,1 @@
+"""The embedded voice: text front end, acoustic model and vocoder behind `Speaker`."""

@@ -1,0 +1,290 @@
+"""The embedded voice behind `Speaker`: symbols to acoustics, then frames block by block, then audio chunk
+by chunk.
+
+Rules
+1. `begin` runs the encoder, so durations, pitch and running phase of the whole clause are known; frames are
+   not.
+2. `chunk` decodes a block of frames when it is about to run out of them, with the decoder's full context on
+   both sides, and synthesises `chunk_frames` of them. Both are pure functions of the clause, so that
+   streamed audio equals whole audio and rows do not see each other.
+3. Work is done in small groups of rows with a `yield` between any two of them and between layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from pipelines.speech.speaker import (
+    PITCH_LIMITS,
+    RATE_LIMITS,
+    ChunkRow,
+    Clause,
+    ClauseState,
+    Prosody,
+    Symbols,
+)
+from pipelines.speech.voice.acoustic import (
+    ENERGY_MEAN,
+    ENERGY_SCALE,
+    PITCH_MEAN,
+    PITCH_SCALE,
+    AcousticModel,
+    frame_features,
+    pitch_curve,
+    standard_pitch,
+)
+from pipelines.speech.voice.config import load_config
+from pipelines.speech.voice.frontend import MARK_ORDER, PACK, Frontend, read_lexicon
+from pipelines.speech.voice.letters import read_letters
+from pipelines.speech.voice.vocoder import AFTER, BEFORE, SILENT, Vocoder, frame_phases, soft_limit
+
+BEGIN_ROWS, DECODE_ROWS, SPEAK_ROWS = 4, 4, 4
+LONGEST_FRAMES = 100
+"""Cap on one symbol's duration, frames."""
+LEAST_PITCH_HZ, MOST_PITCH_HZ = 60.0, 500.0
+
+
+@dataclass(frozen=True, slots=True)
+class Acoustics:
+    """What `begin` found out about a clause of T frames and L symbols.
+
+    hidden [L, hidden]; symbol [T] int64; features [T, 6]; pitch [T + 1] Hz; phase [T + 1] float64 cycles.
+    """
+
+    hidden: Tensor
+    symbol: Tensor
+    features: Tensor
+    pitch: Tensor
+    phase: Tensor
+    prosody: Prosody
+
+    @property
+    def frames(self) -> int:
+        return len(self.symbol)
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceState:
+    """A clause about to speak frame `at`; `envelope` and `share` hold the decoded frames from `base` on."""
+
+    acoustics: Acoustics
+    at: int
+    base: int
+    envelope: Tensor
+    share: Tensor
+    hop: int
+
+    @property
+    def remaining_samples(self) -> int:
+        return (self.acoustics.frames - self.at) * self.hop
+
+    @property
+    def prosody(self) -> Prosody:
+        return self.acoustics.prosody
+
+    @property
+    def decoded(self) -> int:
+        """The first frame that is not decoded yet."""
+        return self.base + len(self.envelope)
+
+
+class EmbeddedVoice:
+    """A loaded voice folder. Constant after construction."""
+
+    def __init__(self, folder: Path) -> None:
+        self._config = config = load_config(folder)
+        self._model = AcousticModel(config).eval().requires_grad_(False)
+        _load_weights(self._model, folder / "model.safetensors")
+        lexicon = read_lexicon(folder / "lexicon.txt.xz")
+        self._front = Frontend(config.phonemes, lexicon, read_letters(folder / "letters.safetensors"))
+        self._vocoder = Vocoder(config)
+
+    @property
+    def sample_rate(self) -> int:
+        return self._config.sample_rate
+
+    @property
+    def chunk_samples(self) -> int:
+        return self._config.chunk_samples
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        return self._config.voices
+
+    def phonemize(self, text: str) -> Symbols:
+        """See `Speaker.phonemize`."""
+        return self._front.symbols(text)
+
+    def begin(self, clauses: Sequence[Clause]) -> Generator[None, None, list[ClauseState | None]]:
+        """See `Speaker.begin`."""
+        for clause in clauses:
+            self._check(clause)
+        speaking = [at for at, clause in enumerate(clauses) if clause.symbols.ids]
+        states: list[ClauseState | None] = [None] * len(clauses)
+        for group in _groups(speaking, BEGIN_ROWS):
+            found = yield from self._encode([clauses[at] for at in group])
+            for at, state in zip(group, found, strict=True):
+                states[at] = state
+        return states
+
+    def chunk(self, states: Sequence[ClauseState]) -> Generator[None, None, list[ChunkRow]]:
+        """See `Speaker.chunk`."""
+        rows = [self._own(state) for state in states]
+        hungry = [at for at, row in enumerate(rows) if row.decoded < self._needed(row)]
+        for group in _groups(hungry, DECODE_ROWS):
+            fed = yield from self._decode([rows[at] for at in group])
+            for at, row in zip(group, fed, strict=True):
+                rows[at] = row
+        spoken: list[ChunkRow] = []
+        for group in _groups(range(len(rows)), SPEAK_ROWS):
+            spoken += yield from self._speak([rows[at] for at in group])
+        return spoken
+
+    def _check(self, clause: Clause) -> None:
+        for name, value, (low, high) in (
+            ("rate", clause.rate, RATE_LIMITS),
+            ("pitch", clause.pitch, PITCH_LIMITS),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}; it must be between {low} and {high}")
+        if clause.voice and clause.voice not in self.voices:
+            raise ValueError(f"voice is {clause.voice!r}; this speaker has {', '.join(self.voices)}")
+
+    @staticmethod
+    def _own(state: ClauseState) -> VoiceState:
+        if not isinstance(state, VoiceState):
+            raise TypeError(f"not a state of this voice: {type(state).__name__}")
+        return state
+
+    def _needed(self, row: VoiceState) -> int:
+        """One past the last frame that the next chunk reads."""
+        return min(row.at + self._config.chunk_frames + AFTER, row.acoustics.frames)
+
+    def _encode(self, clauses: Sequence[Clause]) -> Generator[None, None, list[VoiceState]]:
+        ids = pad_sequence([torch.tensor(clause.symbols.ids) for clause in clauses], batch_first=True)
+        lengths = torch.tensor([len(clause.symbols.ids) for clause in clauses])
+        before = torch.tensor([before_features(clause.before) for clause in clauses])
+        x, mask = self._model.embed(ids, lengths, before)
+        for layer in self._model.encoder:
+            x = layer(x, mask)
+            yield
+        predicted = self._model.heads(x)
+        yield
+        states = []
+        for row, clause in enumerate(clauses):
+            length = len(clause.symbols.ids)
+            states.append(self._state(clause, x[row, :length], predicted[row, :length]))
+            yield
+        return states
+
+    def _state(self, clause: Clause, hidden: Tensor, predicted: Tensor) -> VoiceState:
+        durations = whole_durations(predicted[:, 0], clause.rate)
+        symbol_pitch = predicted[:, 1:3]
+        standard = pitch_curve(symbol_pitch, durations)
+        symbol, features = frame_features(durations, standard)
+        hertz = torch.exp(standard * PITCH_SCALE + PITCH_MEAN)
+        pitch = (hertz * clause.pitch).clamp(LEAST_PITCH_HZ, MOST_PITCH_HZ)
+        pitch = torch.cat([pitch, pitch[-1:]])
+        phase = frame_phases(pitch, self._config.hop, self.sample_rate)
+        spoken = torch.tensor([number // PACK >= len(MARK_ORDER) for number in clause.symbols.ids])
+        energy = predicted[spoken, 3][-5:].mean() * ENERGY_SCALE + ENERGY_MEAN
+        prosody = Prosody(float(hertz[-1]), float(energy), clause.symbols.ends_sentence)
+        acoustics = Acoustics(hidden, symbol, features, pitch, phase, prosody)
+        config = self._config
+        envelope, share = torch.zeros(0, config.envelope_bands), torch.zeros(0, config.noise_bands)
+        return VoiceState(acoustics, 0, 0, envelope, share, config.hop)
+
+    def _decode(self, rows: Sequence[VoiceState]) -> Generator[None, None, list[VoiceState]]:
+        """Appends the next block of frames to each row."""
+        context, block = self._model.context, self._config.block_frames
+        span = block + 2 * context
+        number = torch.tensor([row.decoded for row in rows])[:, None] - context + torch.arange(span)
+        frames = torch.tensor([row.acoustics.frames for row in rows])[:, None]
+        inside = ((number >= 0) & (number < frames)).float()[..., None]
+        parts = []
+        for row, wanted in zip(rows, number, strict=True):
+            held = wanted.clamp(0, row.acoustics.frames - 1)
+            parts.append((row.acoustics.hidden[row.acoustics.symbol[held]], row.acoustics.features[held]))
+        x = self._model.frames_in(torch.stack([h for h, _ in parts]), torch.stack([f for _, f in parts]))
+        yield
+        for layer in self._model.decoder:
+            x = layer(x, inside)
+            yield
+        envelope, share = self._model.frames_out(x[:, context : context + block])
+        return [
+            replace(
+                row,
+                envelope=torch.cat([row.envelope, envelope[at, : row.acoustics.frames - row.decoded]]),
+                share=torch.cat([row.share, share[at, : row.acoustics.frames - row.decoded]]),
+            )
+            for at, row in enumerate(rows)
+        ]
+
+    def _speak(self, rows: Sequence[VoiceState]) -> Generator[None, None, list[ChunkRow]]:
+        """Synthesises `chunk_frames` of each row and cuts what lies behind the clause's end."""
+        count = self._config.chunk_frames
+        first = torch.tensor([row.at for row in rows])
+        number = first[:, None] - BEFORE + torch.arange(count + BEFORE + AFTER)
+        read = [self._frames(row, wanted) for row, wanted in zip(rows, number, strict=True)]
+        filters = self._vocoder.filters(torch.stack([e for e, _ in read]), torch.stack([s for _, s in read]))
+        yield
+        wave = self._vocoder.hiss(filters, first)
+        yield
+        held = [number[at, BEFORE:].clamp(max=row.acoustics.frames) for at, row in enumerate(rows)]
+        pitch = torch.stack([row.acoustics.pitch[at] for row, at in zip(rows, held, strict=True)])
+        phase = torch.stack([row.acoustics.phase[at[:-1]] for row, at in zip(rows, held, strict=True)])
+        wave = soft_limit((wave + self._vocoder.tone(filters, pitch, phase)) * self._config.gain)
+        yield
+        return [self._row(row, wave[at]) for at, row in enumerate(rows)]
+
+    @staticmethod
+    def _frames(row: VoiceState, number: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoded frames of those numbers, silence outside the clause."""
+        held = (number - row.base).clamp(0, len(row.envelope) - 1)
+        outside = ((number < 0) | (number >= row.acoustics.frames))[:, None]
+        return row.envelope[held].masked_fill(outside, SILENT), row.share[held].masked_fill(outside, 1.0)
+
+    def _row(self, row: VoiceState, wave: Tensor) -> ChunkRow:
+        count = min(self._config.chunk_frames, row.acoustics.frames - row.at)
+        audio = wave[: count * self._config.hop].numpy().copy()
+        at = row.at + count
+        if at == row.acoustics.frames:
+            return audio, None
+        base = max(at - BEFORE, 0)
+        drop = base - row.base
+        return audio, replace(row, at=at, base=base, envelope=row.envelope[drop:], share=row.share[drop:])
+
+
+def before_features(before: Prosody | None) -> list[float]:
+    """What the encoder is told of the clause before: whether there was one, its last pitch, whether it goes
+    on.
+    """
+    if before is None or before.pitch_hz <= 0:
+        return [0.0, 0.0, 0.0]
+    return [1.0, standard_pitch(before.pitch_hz), float(not before.ended_sentence)]
+
+
+def whole_durations(log_frames: Tensor, rate: float) -> Tensor:
+    """[length] int64 frames, at least one each, rounded so that the total stays true."""
+    exact = log_frames.double().exp().clamp(1.0, LONGEST_FRAMES) / rate
+    ends = exact.cumsum(0).round().long()
+    return torch.diff(ends, prepend=ends.new_zeros(1)).clamp(min=1)
+
+
+def _groups(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _load_weights(model: AcousticModel, path: Path) -> None:
+    """Raises ValueError naming the file where it is unreadable or does not fit."""
+    try:
+        model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path}: {error}") from error
