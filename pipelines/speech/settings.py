@@ -32,18 +32,13 @@ class SpeechSettings:
 
 @dataclass(frozen=True, slots=True)
 class TranscriberSettings:
-    """decoders: utterance streams recognised at once. slice_ms: audio decoded in one slice, so that a slice
-    stays below the promised delay. max_waiting_s: audio of one job that may wait to be recognised.
-    """
+    """decoders: audio streams recognised at once. max_waiting_s: audio of one job that may wait."""
 
     decoders: int = 2
-    slice_ms: int = 60
-    max_waiting_s: float = 60.0
+    max_waiting_s: float = 300.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.decoders <= 64:
             raise InvalidRequest("transcription.decoders", f"1 to 64, not {self.decoders}")
-        if not 10 <= self.slice_ms <= 500:
-            raise InvalidRequest("transcription.slice_ms", f"10 to 500, not {self.slice_ms}")
         if not 1.0 <= self.max_waiting_s <= 3600.0:
             raise InvalidRequest("transcription.max_waiting_s", f"1 to 3600, not {self.max_waiting_s}")
