@@ -157,6 +157,9 @@ def _options(config: Config) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", config.limits.message_bytes),
         ("grpc.so_reuseport", 0),
+        # The transport cuts off whoever waits behind so many; admission says why and when to come back.
+        ("grpc.server.max_pending_requests", config.limits.streams),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * config.limits.streams),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.keepalive_permit_without_calls", 1),

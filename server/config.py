@@ -47,14 +47,16 @@ class Tls(Section, frozen=True):
 class Limits(Section, frozen=True):
     """What is let in at once, and how large.
 
-    start_timeout_s: a stream that has said nothing by then is dropped. replay_mib: memory for events that a
-    resumed stream may ask for, over all sessions.
+    start_timeout_s: a stream that has said nothing by then is dropped. idle_timeout_s: a conversation in
+    which neither side has said anything for so long, while no turn runs, is ended. replay_mib: memory for
+    events that a resumed stream may ask for, over all sessions.
     """
 
     streams: int = 4096
     streams_per_tenant: int = 2048
     jobs_per_pipeline: int = 256
     start_timeout_s: float = 10.0
+    idle_timeout_s: float = 900.0
     message_bytes: int = 4 << 20
     prompt_chars: int = 200_000
     audio_s: float = 600.0
@@ -65,6 +67,7 @@ class Limits(Section, frozen=True):
         between("limits.streams_per_tenant", self.streams_per_tenant, 1, 1_000_000)
         between("limits.jobs_per_pipeline", self.jobs_per_pipeline, 1, 65_536)
         between("limits.start_timeout_s", self.start_timeout_s, 0.01, 3600)
+        between("limits.idle_timeout_s", self.idle_timeout_s, 0.01, 86_400)
         between("limits.message_bytes", self.message_bytes, 1 << 16, 1 << 30)
         between("limits.prompt_chars", self.prompt_chars, 1, 10_000_000)
         between("limits.audio_s", self.audio_s, 1, 86_400)

@@ -78,6 +78,11 @@ class ConverseTurn:
         return self._text.text if self._text else ""
 
     @property
+    def committed(self) -> bool:
+        """Whether the prompt is complete, or will be as soon as the rest of it is recognised."""
+        return self.prompt.committed or self._commit_at_s is not None
+
+    @property
     def answered(self) -> bool:
         """Whether the text is complete."""
         return self._text is not None and self._text.done is not None
@@ -94,7 +99,7 @@ class ConverseTurn:
 
     def audio(self, pcm16: bytes, sample_rate: int) -> None:
         """A piece of the spoken prompt, mono PCM16; 0 Hz for the conversation's rate."""
-        if self.prompt.committed or self._commit_at_s is not None:
+        if self.committed:
             if self._desk.plan.commit_on_silence:
                 return  # The microphone stays open while the answer comes.
             raise WrongState("the prompt is committed; audio may come after turn_done", field="audio")
@@ -124,7 +129,7 @@ class ConverseTurn:
 
     def end_input(self) -> None:
         """The client will say no more: what is committed is answered, anything else dropped."""
-        if self.prompt.committed or self._commit_at_s is not None:
+        if self.committed:
             return
         if self._ear is not None and self._desk.plan.commit_on_silence:
             self.commit(None)

@@ -1,7 +1,8 @@
 """One client's conversation: a succession of turns, what was said, and what was sent.
 
 A state machine without gRPC and without waiting: the client's actions are methods, `next` gives the events.
-A stream holds the session through an `Attachment`; when the stream is lost, another may take its place.
+A stream holds the session through an Attachment, whose signal is the session's `listener`; when the stream
+is lost, another may take its place.
 Owner: the event loop.
 """
 
@@ -51,7 +52,7 @@ class Session:
         self.session_id = session_id
         self.plan = plan
         self.deadline_s = math.inf
-        self.attachment: Attachment | None = None
+        self.listener: asyncio.Event | None = None
         self.active: ConverseTurn | None = None
         self.log = ReplayLog(budget, limits.replay_bytes)
         self._dispatcher = dispatcher
@@ -150,6 +151,8 @@ class Session:
 
         Raises: DeviceLost, when it took the turn with it; Draining, between turns of a server that goes.
         """
+        if self._dispatcher.draining and self.active is not None and not self.active.committed:
+            self.cancel("")
         if self._pending:
             return self._pending.popleft()
         if self.active is None:
@@ -159,7 +162,7 @@ class Session:
         try:
             event = self.active.turn.next(now_s)
         except UpbeatError:
-            self.active = None
+            self._close(self.active)
             raise
         if event is not None:
             self.log.add(event)
@@ -183,14 +186,14 @@ class Session:
 
     def wake(self) -> None:
         """Something may have to be sent."""
-        if self.attachment is not None:
-            self.attachment.signal.set()
+        if self.listener is not None:
+            self.listener.set()
 
     def drop(self) -> None:
         """The client is gone for good."""
         if self.active is not None:
-            self.active.stop(FinishReason.CANCELLED)
-            self.active = None
+            self.active.turn.abandon(self._clock.now())
+            self._close(self.active, keep=False)
         self.log.clear()
 
     # --- turns ----------------------------------------------------------------------------------------
@@ -223,39 +226,10 @@ class Session:
         done = turn.turn.done
         if done is None:
             return
-        if keep and turn.answered:
+        if keep and turn.answered and done.reason is not FinishReason.CANCELLED:
             self._history.add(turn.prompt.text, turn.answer)
             self._history.observe(turn.sent_chars, done.usage.prompt_tokens)
             self._last = turn
         turn_id = turn.turn.turn_id
         self._clock.call_later(RETENTION_S, lambda: self.log.forget(turn_id))
         self._finished(done)
-
-
-class Attachment:
-    """One stream's hold on a session; gives its events as long as no other stream has taken over."""
-
-    def __init__(self, session: Session) -> None:
-        self.signal = asyncio.Event()
-        self.session = session
-        previous, session.attachment = session.attachment, self
-        if previous is not None:
-            previous.signal.set()
-        self.signal.set()
-
-    @property
-    def held(self) -> bool:
-        return self.session.attachment is self
-
-    @property
-    def ended(self) -> bool:
-        return self.held and self.session.ended
-
-    def next(self, now_s: float) -> Event | None:
-        """The next event. Raises: WrongState, once another stream has resumed the session."""
-        if not self.held:
-            raise WrongState("another stream has resumed this conversation", field="resume")
-        return self.session.next(now_s)
-
-    def wait_s(self, now_s: float) -> float:
-        return self.session.wait_s(now_s) if self.held else 0.0

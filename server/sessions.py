@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pipelines.errors import NotFound
+from server.attachment import Attachment
 from server.clock import Clock, Timer
-from server.session import RETENTION_S, Attachment, Session
+from server.session import RETENTION_S, Session
 
 MAX_DETACHED = 10_000
 
@@ -42,7 +43,7 @@ class Sessions:
         session = attachment.session
         if not attachment.held:
             return
-        session.attachment = None
+        session.listener = None
         window_s = session.plan.resume_window_s
         if session.active is not None and window_s > 0:
             self._later(window_s, session)

@@ -18,9 +18,8 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from pipelines.errors import DeadlinePassed, WrongState
-from pipelines.messages import FinishReason
 from server.clock import Clock
-from server.events import Event, TurnDone
+from server.events import Event
 from server.gateway import Gateway
 from server.meter import Meter
 from server.turn import Turn
@@ -99,14 +98,12 @@ async def one_turn(
     async def written(event: Event) -> None:
         await write(event)
         meter.wrote(event)
-        if isinstance(event.body, TurnDone):
-            gateway.metrics.turn(event.body)
 
     try:
         writing = pump(turn, signal, gateway.clock, written)
         await (duplex(read, writing) if read is not None else writing)
     finally:
-        turn.stop(FinishReason.CANCELLED)
+        gateway.metrics.turn(turn.abandon(gateway.clock.now()))
 
 
 async def _wait(signal: asyncio.Event, delay_s: float, clock: Clock) -> None:

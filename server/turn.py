@@ -3,7 +3,7 @@
 Rules:
   1. `next` decides and returns in one call on the event loop, and its caller writes what it returns at
      once: whatever `stop` has ended cannot leave any more.
-  2. The last event is TurnDone, exactly once.
+  2. The last event is TurnDone, exactly once. `done` is set at the end, also where `next` raises.
   3. Sequence numbers grow by one from 1.
 Owner: the event loop. Time is injected; nothing here waits.
 """
@@ -91,6 +91,13 @@ class Turn:
         self._lanes.clear()
         self._wake()
 
+    def abandon(self, now_s: float) -> TurnDone:
+        """Nobody listens any more: all jobs are cancelled. Returns how the turn ended."""
+        if self.done is None:
+            self.stop(FinishReason.CANCELLED)
+            return self._conclude(self._reason or FinishReason.CANCELLED, now_s)
+        return self.done
+
     def fail(self, error: UpbeatError) -> None:
         """The turn cannot go on: in band it ends with FAILED, otherwise `next` raises the error."""
         self.stop(FinishReason.FAILED, error)
@@ -108,7 +115,7 @@ class Turn:
         """
         if self.ended:
             return None
-        self._raise_fatal()
+        self._raise_fatal(now_s)
         for lane in tuple(self._lanes):
             if lane not in self._lanes:
                 continue
@@ -116,14 +123,10 @@ class Turn:
             if body is not None and self._reason is None:
                 self.outcome.note(body, now_s)
                 return self._event(body)
-        self._raise_fatal()
+        self._raise_fatal(now_s)
         if self._reason is None and self._sealed and not self._lanes:
             self._reason = self.outcome.reason() if self._error is None else FinishReason.FAILED
-        if self._reason is None:
-            return None
-        self.ended = True
-        self.done = TurnDone(self._reason, self.outcome.usage(), self.outcome.timings(now_s), self._error)
-        return self._event(self.done)
+        return None if self._reason is None else self._event(self._conclude(self._reason, now_s))
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until `next` may have something without anything arriving; inf if never."""
@@ -153,10 +156,15 @@ class Turn:
         else:
             self.fail_later(error)
 
-    def _raise_fatal(self) -> None:
+    def _raise_fatal(self, now_s: float) -> None:
         if self._fatal is not None:
-            self.ended = True
+            self._conclude(FinishReason.FAILED, now_s)
             raise self._fatal
+
+    def _conclude(self, reason: FinishReason, now_s: float) -> TurnDone:
+        self.ended = True
+        self.done = TurnDone(reason, self.outcome.usage(), self.outcome.timings(now_s), self._error)
+        return self.done
 
     def _event(self, body: Body) -> Event:
         self._sequence += 1

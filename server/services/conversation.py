@@ -11,13 +11,15 @@ from upbeat.v1 import gateway_pb2, gateway_pb2_grpc, types_pb2
 from pipelines.errors import InvalidRequest, WrongState
 from pipelines.messages import AudioChunk, ImageRequest, JobClass, SpeechRequest, TokenChunk, TranscriptChunk
 from server import streams
+from server.attachment import Attachment
 from server.auth import TENANT
 from server.events import Event, ImagePart, Ready, TurnDone
 from server.gateway import Gateway
+from server.idle import Idle
 from server.meter import Meter
 from server.plan import Plan
 from server.services import encode, fields, options
-from server.session import Attachment, Session
+from server.session import Session
 
 LINGER_S = 0.05  # A lost stream looks like the end of the requests until, a moment later, it is cancelled.
 MAX_RESUME_WINDOW_MS = 60_000
@@ -41,19 +43,23 @@ class ConversationService(gateway_pb2_grpc.ConversationServiceServicer):
         opening = await streams.first(request_iterator, gateway.config.limits.start_timeout_s)
         attachment = self._attach(opening)
         meter = Meter(gateway.metrics, gateway.clock)
+        limit_s = gateway.config.limits.idle_timeout_s
+        idle = Idle(gateway.clock, limit_s, lambda: attachment.expire(limit_s))
 
         async def write(event: Event) -> None:
             await context.write(response(event))
             meter.wrote(event)
+            idle.touch()
 
         try:
             deadline_in_s = streams.deadline_in_s(context)
             attachment.session.deadline_s = gateway.clock.now() + (deadline_in_s or math.inf)
             await streams.duplex(
-                _read(request_iterator, attachment, meter),
+                _read(request_iterator, attachment, meter, idle),
                 streams.pump(attachment, attachment.signal, gateway.clock, write),
             )
         finally:
+            idle.stop()
             gateway.sessions.detach(attachment)
 
     def _attach(self, opening: gateway_pb2.ConverseRequest) -> Attachment:
@@ -73,11 +79,12 @@ class ConversationService(gateway_pb2_grpc.ConversationServiceServicer):
 
 
 async def _read(
-    requests: AsyncIterator[gateway_pb2.ConverseRequest], attachment: Attachment, meter: Meter
+    requests: AsyncIterator[gateway_pb2.ConverseRequest], attachment: Attachment, meter: Meter, idle: Idle
 ) -> None:
     async for request in requests:
         if not attachment.held:
             return
+        idle.touch()
         if request.HasField("interrupt"):
             meter.interrupted()
         act(attachment.session, request)

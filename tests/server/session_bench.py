@@ -7,11 +7,12 @@ from typing import Any
 
 from pipelines.messages import Done, TokenChunk
 from server.admission import Admission
+from server.attachment import Attachment
 from server.dispatch import Dispatcher
 from server.events import Event, TurnDone
 from server.plan import Plan
 from server.replay import ReplayBudget
-from server.session import Attachment, Session, SessionLimits
+from server.session import Session, SessionLimits
 from server.sessions import Sessions
 from tests.fakes import EAR, IMAGE, SPEECH, STOP, TEXT, Device, FakeClock, FakeLink, Script
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -43,5 +45,5 @@ async def test_strangers_are_refused_everywhere_but_at_health(metadata: tuple[tu
             await gateway_pb2_grpc.ModelServiceStub(channel).ListModels(
                 pb.ListModelsRequest(), metadata=metadata
             )
-        health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        health: Any = health_pb2_grpc.HealthStub(channel)
         assert await health.Check(health_pb2.HealthCheckRequest(), metadata=metadata)

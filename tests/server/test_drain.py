@@ -23,7 +23,7 @@ CONFIG = Config(listen="127.0.0.1:0", grace_s=5.0)
 async def test_running_turns_finish_and_nothing_new_begins() -> None:
     link = FakeLink()
     async with serving(CONFIG, link) as (server, channel):
-        health: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        health: Any = health_pb2_grpc.HealthStub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == SERVING
         busy, idle = Client(channel), Client(channel)

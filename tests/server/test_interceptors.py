@@ -40,7 +40,7 @@ async def _generate(request: Any, context: Any) -> AsyncIterator[bytes]:
     yield await _answer(request, context)
 
 
-HANDLERS = {
+HANDLERS: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
     "unary_unary": grpc.unary_unary_rpc_method_handler(_answer),
     "unary_stream": grpc.unary_stream_rpc_method_handler(_generate),
     "stream_unary": grpc.stream_unary_rpc_method_handler(_answer),

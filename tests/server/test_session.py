@@ -256,6 +256,7 @@ def test_a_lost_device_ends_the_stream() -> None:
     assert said([event for event in [bench.attachment.next(bench.clock.now())] if event]) == "one"
     with pytest.raises(DeviceLost):
         bench.events()
+    assert [done.reason for done in bench.finished] == [FinishReason.FAILED]
 
 
 def test_a_device_lost_between_turns_fails_the_next_one() -> None:
@@ -279,6 +280,17 @@ def test_draining_finishes_the_turn_then_ends_the_stream() -> None:
         bench.events()
     with pytest.raises(Draining):
         bench.session.append("x")
+
+
+def test_draining_drops_a_prompt_that_is_still_being_written() -> None:
+    bench = Bench()
+    bench.session.append("Hi")
+    bench.dispatcher.draining = True
+    event = bench.attachment.next(bench.clock.now())
+    assert event is not None
+    assert last([event]).reason is FinishReason.CANCELLED
+    with pytest.raises(Draining):
+        bench.events()
 
 
 def test_the_end_of_the_requests_drops_what_is_not_committed() -> None:

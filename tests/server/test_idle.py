@@ -1,0 +1,72 @@
+"""A stream on which nothing happens is noticed."""
+
+from __future__ import annotations
+
+from server.config import Config, Limits
+from server.idle import Idle
+from tests.converse import Client
+from tests.fakes import Device, FakeClock, FakeLink
+from tests.grpc_calls import details
+from tests.serving import serving
+
+
+def test_expires_after_the_last_touch() -> None:
+    clock, expired = FakeClock(), list[float]()
+
+    def expire() -> bool:
+        expired.append(clock.now())
+        return len(expired) == 2
+
+    idle = Idle(clock, 10.0, expire)
+    start = clock.now()
+    clock.advance(7)
+    idle.touch()
+    clock.advance(9)
+    assert expired == []
+    clock.advance(60)
+    assert expired == [start + 17, start + 27]
+
+
+def test_a_stopped_one_does_not() -> None:
+    clock = FakeClock()
+    called = [False]
+
+    def expire() -> bool:
+        called[0] = True
+        return True
+
+    Idle(clock, 10.0, expire).stop()
+    clock.advance(60)
+    assert called == [False]
+
+
+async def test_a_conversation_that_was_left_open_is_ended() -> None:
+    limits = Limits(idle_timeout_s=0.05)
+    async with serving(Config(listen="127.0.0.1:0", limits=limits), FakeLink(script=Device())) as (
+        _,
+        channel,
+    ):
+        client = Client(channel)
+        await client.start()
+        error = await client.error()
+        assert (error.code().name, details(error).reason) == ("DEADLINE_EXCEEDED", "DEADLINE_PASSED")
+
+
+async def test_a_running_turn_is_not_idle() -> None:
+    limits = Limits(idle_timeout_s=0.05)
+    link = FakeLink()
+    async with serving(Config(listen="127.0.0.1:0", limits=limits), link) as (server, channel):
+        client = Client(channel)
+        await client.start()
+        await client.commit("Hi")
+        await link.sees(lambda: bool(link.jobs))
+        passed = server.gateway.clock.now() + 0.2
+        link.script = Device()
+        while server.gateway.clock.now() < passed:
+            other = Client(channel)
+            await other.start()
+            await other.commit("Hi")
+            await other.turn()
+            await other.end()
+        assert link.cancelled() == []
+        client.call.cancel()
