@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pipelines.image.divisible import divisible, plain
 from pipelines.image.state import ImageState
 
 
@@ -37,13 +38,16 @@ def evaluate(unet: Any, rows: Sequence[ImageState]) -> list[Evaluated]:
     order = [*guided, *range(len(rows))]  # negative prompts of the guided rows, then all prompts
     texts = [_embedding(rows[i], 0) for i in guided] + [_embedding(row, -1) for row in rows]
     device, dtype = texts[0].device, texts[0].dtype
+    latents, text = torch.cat([scaled[i] for i in order]).to(device, dtype), torch.cat(texts)
+    macs = _longest_macs(unet, latents)
     raw = unet(
-        torch.cat([scaled[i] for i in order]).to(device, dtype),
+        divisible(latents, macs),
         torch.tensor([times[i] for i in order], device=device),
-        encoder_hidden_states=torch.cat(texts),
+        encoder_hidden_states=divisible(text, macs),
         return_dict=False,
-    )[0].float()
-    outputs = list(raw[len(guided) :].split(1))
+    )[0]
+    raw = plain(raw).float()
+    outputs = list(torch.split(raw[len(guided) :], 1))
     for place, index in enumerate(guided):
         negative = raw[place : place + 1]
         outputs[index] = negative + rows[index].plan.guidance * (outputs[index] - negative)
@@ -55,6 +59,14 @@ def advance(row: ImageState, evaluated: Evaluated) -> None:
     timestep = row.sampler.timesteps[row.step]
     row.latents = row.sampler.step(evaluated.output, timestep, row.latents, return_dict=False)[0]
     row.step += 1
+
+
+def _longest_macs(unet: Any, latents: torch.Tensor) -> int:
+    """A 3x3 convolution of the top level, from the channels of two levels to those of the first; or the top
+    level's attention, a quarter of whose cost is its softmax."""
+    inputs, _, height, width = latents.shape
+    top: int = unet.config.block_out_channels[0]
+    return inputs * max(height * width * 27 * top**2, (height * width) ** 2 * 4 * top)
 
 
 def _embedding(row: ImageState, which: int) -> torch.Tensor:

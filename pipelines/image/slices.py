@@ -6,19 +6,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Generator
-from typing import TypeVar
+from typing import Final, TypeVar
 
+import numpy as np
 import torch
 
-from pipelines.contract import Emission, Job, RawImage
+from pipelines.contract import ByteArray, Emission, Job, RawImage
 from pipelines.image import denoise
+from pipelines.image.divisible import divisible, plain
 from pipelines.image.loader import Components
 from pipelines.image.preview import PreviewMap, to_bytes
 from pipelines.image.samplers import predicted_clean
 from pipelines.image.state import ImageState, state_of
-from pipelines.interruptible import interruptible
+from pipelines.interruptible import interruptible, point
 from pipelines.messages import Done, Failed, FinishReason, Usage
 
+BAND_PIXELS: Final = 1 << 17
 T = TypeVar("T")
 Steps = Generator[Emission | None, None, None]
 
@@ -27,8 +30,8 @@ def encode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
     """Text embeddings of all rows in one pass."""
     rows = [state_of(job) for job in jobs]
     ids = torch.tensor([ids for row in rows for ids in row.plan.token_ids], device=parts.device)
-    states = yield from _points(lambda: parts.text_encoder(ids).last_hidden_state)
-    for row, text in zip(rows, states.split([row.inputs for row in rows]), strict=True):
+    states = yield from _points(lambda: _embedded(parts, ids))
+    for row, text in zip(rows, torch.split(states, [row.inputs for row in rows]), strict=True):
         row.text = text.clone()
 
 
@@ -51,29 +54,42 @@ def evaluate(parts: Components, preview: PreviewMap, jobs: tuple[Job, ...]) -> S
 def decode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
     """The finished pictures, one after the other: a VAE gains nothing from batches."""
     rows = [state_of(job) for job in jobs]
-    pictures: list[torch.Tensor] = []
+    pictures: list[ByteArray | None] = []
     for row in rows:
         pictures.append((yield from _points(functools.partial(_decoded, parts, row))))
         yield None
     emissions: list[Emission] = []
-    for job, row, pixels in zip(jobs, rows, pictures, strict=True):
+    for job, row, picture in zip(jobs, rows, pictures, strict=True):
         row.done = True
-        if not torch.isfinite(pixels).all():
+        if picture is None:
             emissions.append(Emission(job, _broken(row)))
             continue
-        size = (row.plan.width, row.plan.height)
-        image = RawImage(
-            to_bytes(pixels[0].float().permute(1, 2, 0)), size, row.plan.steps, row.plan.steps, True
-        )
+        image = RawImage(picture, (row.plan.width, row.plan.height), row.plan.steps, row.plan.steps, True)
         usage = Usage(evaluations=row.evaluations)
         emissions += [Emission(job, image), Emission(job, Done(FinishReason.STOP, usage))]
     yield from emissions
 
 
-def _decoded(parts: Components, row: ImageState) -> torch.Tensor:
+def _embedded(parts: Components, ids: torch.Tensor) -> torch.Tensor:
+    config = parts.text_encoder.config
+    macs = ids.numel() * config.hidden_size * config.intermediate_size
+    return plain(parts.text_encoder(divisible(ids, macs)).last_hidden_state)
+
+
+def _decoded(parts: Components, row: ImageState) -> ByteArray | None:
+    """The picture (height, width, 3), None where the VAE computes NaN; a band at a time."""
     latents = (row.latents / parts.vae.config.scaling_factor).to(parts.device, parts.dtype)
-    pixels: torch.Tensor = parts.vae.decode(latents, return_dict=False)[0]
-    return pixels
+    macs = row.plan.width * row.plan.height * 36 * parts.vae.config.block_out_channels[0] ** 2
+    pixels = plain(parts.vae.decode(divisible(latents, macs), return_dict=False)[0])
+    picture = np.empty((row.plan.height, row.plan.width, 3), np.uint8)
+    rows = max(1, BAND_PIXELS // row.plan.width)
+    for first in range(0, row.plan.height, rows):
+        point()
+        band = pixels[0, :, first : first + rows].float()
+        if not torch.isfinite(band).all():
+            return None
+        picture[first : first + rows] = to_bytes(band.permute(1, 2, 0))
+    return picture
 
 
 def _points(call: Callable[[], T]) -> Generator[None, None, T]:
