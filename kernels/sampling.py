@@ -22,6 +22,8 @@ from torch import Tensor
 _MASK = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 
+PREFIX = 256
+
 
 @dataclass(frozen=True, slots=True)
 class RowSampling:
@@ -118,19 +120,35 @@ def _penalise(scores: Tensor, row: RowSampling) -> None:
 
 def _thresholds(scores: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     """The lowest score that passes each row's filters, `[rows, 1]`. Every filter keeps a prefix of the
-    ids in descending order, so the last one kept decides."""
+    ids in descending order, so the last one kept decides. On CPU a short prefix is tried first: sorting a
+    large vocabulary would take longer than all else."""
     vocab = scores.shape[-1]
-    ordered = scores.sort(dim=-1, descending=True).values
-    limit = scores.new_tensor([row.top_k or vocab for row in rows]).unsqueeze(1)
-    rank = torch.arange(vocab, device=scores.device)
-    ordered_k = ordered.masked_fill(rank >= limit, -math.inf)
-    share = ordered_k.softmax(-1)
-    before = share.cumsum(-1) - share
-    keep = before < scores.new_tensor([row.top_p for row in rows]).unsqueeze(1)
+    if scores.device.type == "cpu" and vocab > PREFIX:
+        found, inside = _prefix_thresholds(scores, rows, PREFIX)
+        if inside:
+            return found
+    return _prefix_thresholds(scores, rows, vocab)[0]
+
+
+def _prefix_thresholds(scores: Tensor, rows: Sequence[RowSampling], length: int) -> tuple[Tensor, bool]:
+    """The thresholds, and whether the `length` highest scores were enough to find them all."""
+    vocab = scores.shape[-1]
+    ordered = scores.topk(length).values if length < vocab else scores.sort(descending=True).values
+    rank = torch.arange(length, device=scores.device)
+    limit = torch.tensor([row.top_k or vocab for row in rows], device=scores.device).unsqueeze(1)
+    within = rank < limit
+    whole = torch.where(
+        limit <= length,
+        ordered.masked_fill(~within, -math.inf).logsumexp(-1, True),
+        scores.logsumexp(-1, True),
+    )
+    share = (ordered - whole).exp()
+    keep = within & (share.cumsum(-1) - share < scores.new_tensor([row.top_p for row in rows]).unsqueeze(1))
     keep &= share >= share[:, :1] * scores.new_tensor([row.min_p for row in rows]).unsqueeze(1)
-    keep &= rank < limit
     keep[:, 0] = True
-    return ordered.gather(1, keep.sum(-1, keepdim=True) - 1)
+    kept = keep.sum(-1, keepdim=True)
+    cut_short = (limit > length) & ((limit < vocab) | (kept == length))
+    return ordered.gather(1, kept - 1), length == vocab or not bool(cut_short.any())
 
 
 def gumbel(keys: Sequence[tuple[int, int]], vocab: int, device: torch.device | None = None) -> Tensor:
@@ -138,17 +156,21 @@ def gumbel(keys: Sequence[tuple[int, int]], vocab: int, device: torch.device | N
     mixed = [_split_mix(_split_mix(seed & _MASK64) ^ position) for seed, position in keys]
     low = torch.tensor([[key & _MASK] for key in mixed], device=device)
     high = torch.tensor([[key >> 32] for key in mixed], device=device)
-    bits = _low_bias((torch.arange(vocab, device=device) + low) & _MASK)
-    bits = _low_bias(bits ^ high)
+    bits = _low_bias((torch.arange(vocab, device=device) + low).bitwise_and_(_MASK))
+    bits = _low_bias(bits.bitwise_xor_(high))
     uniform = bits.double().add_(0.5).mul_(2.0**-32)
     return uniform.log_().neg_().log_().neg_().float()
 
 
 def _low_bias(x: Tensor) -> Tensor:
-    """A 32-bit integer hash (Wellons' lowbias32) in int64, so that nothing overflows differently anywhere."""
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
-    return x ^ (x >> 16)
+    """A 32-bit integer hash (Wellons' lowbias32), in place, in int64 so that nothing overflows differently
+    anywhere."""
+    x ^= x >> 16
+    x.mul_(0x7FEB352D).bitwise_and_(_MASK)
+    x ^= x >> 15
+    x.mul_(0x846CA68B).bitwise_and_(_MASK)
+    x ^= x >> 16
+    return x
 
 
 def _split_mix(x: int) -> int:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import RowSampling, draw
-from kernels.sampling import gumbel
+from kernels.sampling import PREFIX, _thresholds, gumbel
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0, -4.0])
 
@@ -62,6 +62,21 @@ def test_filters_keep_the_likeliest_and_their_proportions(row: RowSampling, kept
     assert sum(counts[kept:]) == 0
     if kept > 1:
         assert chi_square(counts[:kept], LOGITS[:kept].softmax(-1)) < 16.3
+
+
+def test_filters_over_a_large_vocabulary_equal_a_full_sort() -> None:
+    """Flat rows need more than the short prefix, peaked rows do not."""
+    generator = torch.Generator().manual_seed(0)
+    for spread in (0.1, 3.0):
+        logits = torch.randn(6, 3 * PREFIX, generator=generator) * spread
+        for top_k, top_p, min_p in ((0, 0.9, 0.0), (5, 0.8, 0.0), (PREFIX + 9, 0.97, 0.0), (0, 1.0, 0.3)):
+            rows = [RowSampling(0, top_k=top_k, top_p=top_p, min_p=min_p, temperature=1.0)] * 6
+            ordered = logits.sort(descending=True).values
+            inside = torch.arange(3 * PREFIX) < (top_k or 3 * PREFIX)
+            share = ordered.masked_fill(~inside, -math.inf).softmax(-1)
+            keep = inside & (share.cumsum(-1) - share < top_p) & (share >= min_p * share[:, :1])
+            expected = ordered.gather(1, keep.sum(-1, keepdim=True) - 1)
+            torch.testing.assert_close(_thresholds(logits, rows), expected, atol=1e-6, rtol=0)
 
 
 def test_positions_and_seeds_are_independent() -> None:
