@@ -3,7 +3,8 @@
 Rules:
   1. Edits inside one tick make one revision; a commit does not wait for the tick.
   2. The speech job is submitted before the text job that feeds it.
-  3. What fails in a turn ends the turn; only a lost device ends the stream.
+  3. What fails in a turn ends the turn; only a lost device ends the stream. Work ahead of the commit that
+     fails is dropped, not reported: the prompt may still change, and is answered from the start at commit.
 Owner: the session. No waiting; the clock is injected.
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from pipelines.errors import InvalidRequest, UpbeatError, WrongState
+from pipelines.errors import DeviceLost, InvalidRequest, UpbeatError, WrongState
 from pipelines.messages import (
     FinishReason,
     JobClass,
@@ -61,7 +62,15 @@ class ConverseTurn:
     def __init__(self, desk: Desk, turn_id: str, wake: Callable[[], object]) -> None:
         now_s = desk.clock.now()
         self.prompt = Prompt(desk.max_prompt_chars)
-        self.turn = Turn(desk.session_id, turn_id, now_s, wake, in_band=True, lane_done=self._lane_done)
+        self.turn = Turn(
+            desk.session_id,
+            turn_id,
+            now_s,
+            wake,
+            in_band=True,
+            lane_done=self._lane_done,
+            forgive=self._dropped_ahead,
+        )
         self.sent_chars = 0
         self._desk = desk
         self._text: TextLane | None = None
@@ -69,6 +78,7 @@ class ConverseTurn:
         self._listening: Listening | None = None
         self._ear: TranscriptLane | None = None
         self._drawn = False
+        self._ahead = desk.plan.prefill and desk.plan.text is not None
         self._commit_at_s: float | None = None
         self._timer: Timer | None = None
 
@@ -162,13 +172,34 @@ class ConverseTurn:
             raise WrongState("the prompt of this turn is spoken; commit.text may replace it", field=field)
 
     def _edited(self) -> None:
-        if self._desk.plan.prefill and self._desk.plan.text is not None and self._timer is None:
+        if self._ahead and self._timer is None:
             self._timer = self._desk.clock.call_later(TICK_S, self._flush)
 
     def _flush(self) -> None:
         self._timer = None
-        if self.prompt.changed and not self.prompt.committed and not self.turn.stopped:
-            self._guard(self._send_text)
+        if not self._ahead or not self.prompt.changed or self.prompt.committed or self.turn.stopped:
+            return
+        try:
+            self._send_text()
+        except DeviceLost as error:
+            self.turn.fail(error)
+        except UpbeatError:
+            self._stay_behind()
+
+    def _dropped_ahead(self, lane: Lane) -> bool:
+        """Whether the failed job was work ahead of the commit."""
+        if self.prompt.committed or lane not in (self._text, self._speech):
+            return False
+        self._stay_behind()
+        return True
+
+    def _stay_behind(self) -> None:
+        """No more work ahead of the commit in this turn."""
+        self._ahead = False
+        for lane in (self._text, self._speech):
+            if lane is not None:
+                self.turn.drop(lane)
+        self._text, self._speech = None, None
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -107,9 +107,10 @@ class Session:
         self._writing("commit").commit(text)
 
     def interrupt(self, played_ms: int) -> None:
-        """The listener speaks. Behind turn_done it still tells how much of the answer was heard."""
-        if self.active is not None:
-            turn = self.active
+        """The listener speaks. Behind turn_done it still tells how much of the answer was heard; a turn whose
+        prompt is not committed says nothing yet and goes on."""
+        turn = self.active
+        if turn is not None and turn.committed:
             if turn.prompt.committed and not turn.turn.stopped:
                 self._history.add(turn.prompt.text, turn.heard(played_ms))
             turn.stop(FinishReason.INTERRUPTED)
@@ -206,7 +207,6 @@ class Session:
     def _begin(self) -> ConverseTurn:
         self._dispatcher.check_open()
         self._turns += 1
-        self._last = None
         self.active = ConverseTurn(self._desk, f"{self.session_id}.{self._turns}", self.wake)
         return self.active
 
@@ -226,6 +226,7 @@ class Session:
         done = turn.turn.done
         if done is None:
             return
+        self._last = None
         if keep and turn.answered and done.reason is not FinishReason.CANCELLED:
             self._history.add(turn.prompt.text, turn.answer)
             self._history.observe(turn.sent_chars, done.usage.prompt_tokens)

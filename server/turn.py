@@ -27,6 +27,7 @@ class Turn:
 
     in_band: failures end the turn with FAILED instead of being raised from `next` (DeviceLost always is).
     wake: called when `next` may have something new. lane_done(lane): a job has ended well.
+    forgive(lane): whether the turn goes on as if the failed job had never been.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Turn:
         wake: Callable[[], object],
         in_band: bool = False,
         lane_done: Callable[[Lane], None] | None = None,
+        forgive: Callable[[Lane], bool] | None = None,
     ) -> None:
         self.session_id = session_id
         self.turn_id = turn_id
@@ -46,6 +48,7 @@ class Turn:
         self._wake = wake
         self._in_band = in_band
         self._lane_done = lane_done
+        self._forgive = forgive
         self._lanes: list[Lane] = []
         self._sealed = False
         self._sequence = 0
@@ -151,6 +154,9 @@ class Turn:
 
     def _lane_failed(self, lane: Lane, error: UpbeatError) -> None:
         self.drop(lane)
+        forgiven = self._forgive is not None and self._forgive(lane)
+        if forgiven and not isinstance(error, DeviceLost):
+            return
         if isinstance(error, DeviceLost) or not self._in_band or lane.modality in ("text", "transcription"):
             self.fail(error)
         else:

@@ -11,6 +11,7 @@ from pipelines.messages import (
     FinishReason,
     ImageRequest,
     Message,
+    ModelInfo,
     Playback,
     PromptRevision,
     SpeechRequest,
@@ -21,7 +22,7 @@ from pipelines.messages import (
 )
 from server.converse_turn import TICK_S
 from server.events import ImagePart, TurnDone
-from tests.fakes import Device, audio, picture, tokens
+from tests.fakes import SPEECH, Device, audio, picture, tokens
 from tests.server.session_bench import AT_ONCE, DONE, Bench, drawing, last, said, spoken
 
 
@@ -210,6 +211,52 @@ def test_a_failed_text_ends_the_turn_and_not_the_stream() -> None:
     assert isinstance(done.error, InvalidRequest)
     assert bench.link.cancelled() == [speech]
     assert bench.session.active is None
+
+
+@pytest.mark.parametrize("speech", [None, SPEECH])
+def test_what_fails_ahead_of_the_commit_is_tried_again_at_the_commit(speech: ModelInfo | None) -> None:
+    bench = Bench(speech=speech)
+    bench.session.append("a very long prompt")
+    bench.clock.advance(TICK_S)
+    first = bench.link.submitted(TextRequest)[0].job_id
+    bench.link.emit(first, Failed("InvalidRequest", "prompt: too long", "prompt"))
+    assert bench.events() == []
+    bench.session.revise(0, "short")
+    bench.clock.advance(TICK_S)
+    assert len(bench.link.submitted(TextRequest)) == 1
+    bench.session.commit(None)
+    second = bench.link.submitted(TextRequest)[1]
+    assert second.committed
+    assert second.consumer == (bench.link.submitted(SpeechRequest)[1].job_id if speech else 0)
+    bench.link.emit(second.job_id, *tokens("fine", 0), DONE)
+    assert said(bench.events()) == "fine"
+
+
+def test_no_room_ahead_of_the_commit_is_no_error() -> None:
+    bench = Bench(jobs=1)
+    taken = bench.admission.job("fake-text")
+    bench.session.append("Hi")
+    bench.clock.advance(TICK_S)
+    assert bench.events() == []
+    taken.leave()
+    bench.session.commit(None)
+    bench.link.emit(1, DONE)
+    assert last(bench.events()).reason is FinishReason.STOP
+
+
+def test_a_prompt_that_is_still_being_written_cannot_be_interrupted() -> None:
+    bench = spoken(AT_ONCE)
+    bench.session.commit("Tell me")
+    for _ in range(30):
+        bench.events()
+        bench.clock.advance(0.1)
+    bench.session.append("Wait")
+    bench.session.interrupt(600)
+    assert bench.events() == []
+    bench.session.commit(None)
+    request = bench.link.submitted(TextRequest)[1].request
+    assert isinstance(request, TextRequest)
+    assert request.history[-1] == Message("assistant", "Hello")
 
 
 def test_tokens_before_a_failure_still_leave() -> None:
