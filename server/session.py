@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 from pipelines.errors import Draining, InvalidRequest, NotFound, UpbeatError, WrongState
 from pipelines.messages import FinishReason
+from server.answer import Desk
 from server.clock import Clock
-from server.converse_turn import ConverseTurn, Desk
+from server.converse_turn import ConverseTurn
 from server.dispatch import Dispatcher
 from server.events import Event, Ready, TurnDone
 from server.history import History
@@ -112,11 +113,11 @@ class Session:
         turn = self.active
         if turn is not None and turn.committed:
             if turn.prompt.committed and not turn.turn.stopped:
-                self._history.add(turn.prompt.text, turn.heard(played_ms))
+                self._history.add(turn.prompt.text, turn.answer.heard(played_ms))
             turn.stop(FinishReason.INTERRUPTED)
             self._retire()
         elif self._last is not None:
-            self._history.trim_last(self._last.heard(played_ms))
+            self._history.trim_last(self._last.answer.heard(played_ms))
             self._last = None
 
     def cancel(self, turn_id: str) -> None:
@@ -130,7 +131,7 @@ class Session:
 
     def playback(self, played_ms: int) -> None:
         if self.active is not None:
-            self.active.playback(played_ms)
+            self.active.answer.playback(played_ms)
             self.wake()
 
     def end_input(self) -> None:
@@ -227,9 +228,9 @@ class Session:
         if done is None:
             return
         self._last = None
-        if keep and turn.answered and done.reason is not FinishReason.CANCELLED:
-            self._history.add(turn.prompt.text, turn.answer)
-            self._history.observe(turn.sent_chars, done.usage.prompt_tokens)
+        if keep and turn.answer.complete and done.reason is not FinishReason.CANCELLED:
+            self._history.add(turn.prompt.text, turn.answer.text)
+            self._history.observe(turn.answer.sent_chars, done.usage.prompt_tokens)
             self._last = turn
         turn_id = turn.turn.turn_id
         self._clock.call_later(RETENTION_S, lambda: self.log.forget(turn_id))
