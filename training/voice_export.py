@@ -9,9 +9,7 @@ import msgspec
 from safetensors.torch import save_file
 from torch import nn
 
-from pipelines.speech.voice.config import CONFIG_FILE, VoiceConfig
-
-WEIGHTS, LEXICON, LETTERS = "model.safetensors", "lexicon.txt.xz", "letters.safetensors"
+from pipelines.speech.voice.config import CONFIG_FILE, LEXICON_FILE, WEIGHTS_FILE, VoiceConfig
 
 
 def export(model: nn.Module, config: VoiceConfig, lexicon: Path, folder: Path) -> None:
@@ -21,5 +19,5 @@ def export(model: nn.Module, config: VoiceConfig, lexicon: Path, folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=1) + b"\n")
     tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS)
-    shutil.copyfile(lexicon, folder / LEXICON)
+    save_file(tensors, folder / WEIGHTS_FILE)
+    shutil.copyfile(lexicon, folder / LEXICON_FILE)

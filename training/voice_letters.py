@@ -19,11 +19,12 @@ from safetensors.numpy import save_file
 from torch import nn
 from torch.nn import functional
 
+from pipelines.speech.voice.config import LETTERS_FILE, LEXICON_FILE
 from pipelines.speech.voice.frontend import Spelling, read_lexicon
 from pipelines.speech.voice.letters import ALPHABET, REACH, LetterSounds, read_letters, windows
 from training.data import ROOT
 from training.data_split import split_of
-from training.voice_export import LETTERS, LEXICON
+from training.voice_recogniser import word_errors
 
 ROUNDS, PASSES, BATCH = 5, 10, 1024
 LEAST_SOUND = 12
@@ -129,8 +130,6 @@ def save(model: Network, sounds: Sounds, path: Path) -> None:
 
 def phoneme_errors(said: Sequence[str], wanted: Sequence[str]) -> int:
     """Edit distance with stress left out."""
-    from training.voice_recogniser import word_errors
-
     return word_errors([p.lstrip("',") for p in wanted], [p.lstrip("',") for p in said])
 
 
@@ -141,12 +140,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lexicon = {word: said for word, said in read_lexicon(options.folder / LEXICON).items() if word.isalpha()}
+    lexicon = {
+        word: said for word, said in read_lexicon(options.folder / LEXICON_FILE).items() if word.isalpha()
+    }
     held = {word: said for word, said in lexicon.items() if split_of(f"voice/word/{word}") == "test"}
     rows = aligned({word: said for word, said in lexicon.items() if word not in held})
     model, sounds = train(rows, options.seed)
-    save(model, sounds, options.folder / LETTERS)
-    guess = read_letters(options.folder / LETTERS)
+    save(model, sounds, options.folder / LETTERS_FILE)
+    guess = read_letters(options.folder / LETTERS_FILE)
     assert isinstance(guess, LetterSounds)
     wrong = sum(phoneme_errors(guess(word), said) for word, said in held.items())
     exact = sum(phoneme_errors(guess(word), said) == 0 for word, said in held.items())

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+LEXICON_FILE, LETTERS_FILE = "lexicon.txt.xz", "letters.safetensors"
 MODEL_TYPE = "upbeat-voice"
 
 

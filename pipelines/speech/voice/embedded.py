@@ -16,7 +16,9 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -40,7 +42,7 @@ from pipelines.speech.voice.acoustic import (
     pitch_curve,
     standard_pitch,
 )
-from pipelines.speech.voice.config import load_config
+from pipelines.speech.voice.config import LETTERS_FILE, LEXICON_FILE, WEIGHTS_FILE, VoiceConfig, load_config
 from pipelines.speech.voice.frontend import MARK_ORDER, PACK, Frontend, read_lexicon
 from pipelines.speech.voice.letters import read_letters
 from pipelines.speech.voice.vocoder import AFTER, BEFORE, SILENT, Vocoder, frame_phases, soft_limit
@@ -98,12 +100,9 @@ class VoiceState:
 class EmbeddedVoice:
     """A loaded voice folder. Constant after construction."""
 
-    def __init__(self, folder: Path) -> None:
-        self._config = config = load_config(folder)
-        self._model = AcousticModel(config).eval().requires_grad_(False)
-        _load_weights(self._model, folder / "model.safetensors")
-        lexicon = read_lexicon(folder / "lexicon.txt.xz")
-        self._front = Frontend(config.phonemes, lexicon, read_letters(folder / "letters.safetensors"))
+    def __init__(self, config: VoiceConfig, model: AcousticModel, front: Frontend) -> None:
+        self._config, self._front = config, front
+        self._model = model.eval().requires_grad_(False)
         self._vocoder = Vocoder(config)
 
     @property
@@ -203,7 +202,8 @@ class EmbeddedVoice:
 
     def _decode(self, rows: Sequence[VoiceState]) -> Generator[None, None, list[VoiceState]]:
         """Appends the next block of frames to each row."""
-        context, block = self._model.context, self._config.block_frames
+        context = self._model.context
+        block = min(self._config.block_frames, max(row.acoustics.frames - row.decoded for row in rows))
         span = block + 2 * context
         number = torch.tensor([row.decoded for row in rows])[:, None] - context + torch.arange(span)
         frames = torch.tensor([row.acoustics.frames for row in rows])[:, None]
@@ -229,7 +229,7 @@ class EmbeddedVoice:
 
     def _speak(self, rows: Sequence[VoiceState]) -> Generator[None, None, list[ChunkRow]]:
         """Synthesises `chunk_frames` of each row and cuts what lies behind the clause's end."""
-        count = self._config.chunk_frames
+        count = min(self._config.chunk_frames, max(row.acoustics.frames - row.at for row in rows))
         first = torch.tensor([row.at for row in rows])
         number = first[:, None] - BEFORE + torch.arange(count + BEFORE + AFTER)
         read = [self._frames(row, wanted) for row, wanted in zip(rows, number, strict=True)]
@@ -262,6 +262,27 @@ class EmbeddedVoice:
         return audio, replace(row, at=at, base=base, envelope=row.envelope[drop:], share=row.share[drop:])
 
 
+def load_voice(
+    folder: Path, chunk_frames: int | None = None, block_frames: int | None = None
+) -> EmbeddedVoice:
+    """Loads a voice folder, with other lengths of chunk and decoder block than its config's where given.
+
+    Raises ValueError naming the file that is missing, unreadable or does not fit.
+    """
+    config = load_config(folder)
+    config = msgspec.structs.replace(
+        config,
+        chunk_frames=chunk_frames or config.chunk_frames,
+        block_frames=block_frames or config.block_frames,
+    )
+    front = Frontend(
+        config.phonemes, read_lexicon(folder / LEXICON_FILE), read_letters(folder / LETTERS_FILE)
+    )
+    model = AcousticModel(config)
+    _load_weights(model, folder / WEIGHTS_FILE)
+    return EmbeddedVoice(config, model, front)
+
+
 def before_features(before: Prosody | None) -> list[float]:
     """What the encoder is told of the clause before: whether there was one, its last pitch, whether it goes
     on.
@@ -286,5 +307,5 @@ def _load_weights(model: AcousticModel, path: Path) -> None:
     """Raises ValueError naming the file where it is unreadable or does not fit."""
     try:
         model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path}: {error}") from error

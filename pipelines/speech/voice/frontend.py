@@ -24,10 +24,16 @@ def pack(phoneme: int, stress: int, word_end: bool) -> int:
 
 
 def read_lexicon(path: Path) -> dict[str, Spelling]:
-    """The xz-compressed lexicon: a word and its phonemes a line, parted by spaces."""
-    with lzma.open(path, "rt", encoding="utf-8") as lines:
-        rows = (line.split() for line in lines)
-        return {row[0]: tuple(row[1:]) for row in rows}
+    """The xz-compressed lexicon: a word and its phonemes a line, parted by spaces.
+
+    Raises ValueError naming the file where it is missing or damaged.
+    """
+    try:
+        with lzma.open(path, "rt", encoding="utf-8") as lines:
+            rows = (line.split() for line in lines)
+            return {row[0]: tuple(row[1:]) for row in rows}
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 class Frontend:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from pipelines.speech.voice.frontend import STRESSES, Spelling
 
@@ -70,5 +70,5 @@ def read_letters(path: Path) -> Callable[[str], Spelling]:
             arrays = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
             sounds = tuple(file.metadata()["sounds"].split("|"))
         return LetterSounds(sounds, **arrays)
-    except (OSError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{path}: {error}") from error
