@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from upbeat.v1.types_pb2 import IMAGE_TRIGGER_ALWAYS, IMAGE_TRIGGER_MODEL, ImageOptions
 
 from clients.answer import Answer
 from clients.client import ModalityName, Upbeat
-from clients.keys import Key, edit
+from clients.keys import PROMPT, Key, edit
 from clients.media import SUFFIXES, play, write_wav
-from clients.screen import Screen
+from clients.screen import Layout, Screen, reuse
 from clients.talk import Talk
 
 if TYPE_CHECKING:
@@ -33,22 +34,26 @@ SEND_EVERY_S = 0.06
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """out: folder for sound and pictures."""
+    """draw: a picture with each answer. draw_asked: only where the text model asks for one. out: folder for
+    sound and pictures."""
 
     speak: bool
     draw: bool
+    draw_asked: bool
     out: Path
 
     @property
     def modalities(self) -> tuple[ModalityName, ...]:
         wanted: tuple[ModalityName, ...] = ("text",)
         wanted += ("speech",) if self.speak else ()
-        return wanted + (("image",) if self.draw else ())
+        return wanted + (("image",) if self.draw or self.draw_asked else ())
 
 
 async def chat(upbeat: Upbeat, console: Console, options: ChatOptions) -> None:
     """Turn by turn until the input ends. Raises: ClientError."""
-    async with upbeat.converse(modalities=options.modalities) as talk:
+    trigger = IMAGE_TRIGGER_ALWAYS if options.draw else IMAGE_TRIGGER_MODEL
+    image = ImageOptions(trigger=trigger) if "image" in options.modalities else None
+    async with upbeat.converse(modalities=options.modalities, image=image) as talk:
         turn = 0
         with _keyboard(console) as keyboard:
             while await _ask(talk, keyboard):
@@ -65,8 +70,8 @@ def _keyboard(console: Console) -> Iterator[Keyboard | None]:
         return
     from clients.keyboard import Keyboard  # needs termios, which other systems lack
 
-    console.print("[dim]Your prompt is sent while you type. Enter asks, Ctrl-D leaves.[/]")
     with Keyboard() as keyboard:
+        console.print("[dim]Your prompt is sent while you type. Enter asks, Ctrl-D leaves.[/]")
         yield keyboard
 
 
@@ -86,9 +91,11 @@ async def _ask(talk: Talk, keyboard: Keyboard | None) -> bool:
             if not keyboard.ended:
                 sent = await _send(talk, sent, keyboard.line.text)
                 await asyncio.sleep(SEND_EVERY_S)
-        key, text = keyboard.ended.popleft()
+        key, text, shown = keyboard.ended.popleft()
         if key is Key.END:
             return False
+        if not shown:
+            print(f"{PROMPT}{text}")
         sent = await _send(talk, sent, text)
         if text.strip():
             await talk.commit()
@@ -108,7 +115,7 @@ async def _answer(talk: Talk, console: Console, keyboard: Keyboard | None) -> An
     """Gathers and shows one turn; Enter interrupts it."""
     loop = asyncio.get_running_loop()
     committed_s = loop.time()
-    screen, answer = Screen(console), Answer()
+    screen, answer = Screen(console, Layout.CHAT if keyboard else Layout.TEXT), Answer()
 
     async def interrupt(keys: Keyboard) -> None:
         await keys.enter()
@@ -139,5 +146,8 @@ def _keep(answer: Answer, console: Console, options: ChatOptions, turn: int) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(answer.image.data)
         console.print(f"[dim]wrote {path}[/]")
+    if console.is_terminal and "first_token" in answer.marks:
+        first = f"The first token came after {1000 * answer.marks['first_token']:.0f} ms"
+        console.print(f"[dim]{first}, {reuse(answer)}[/]", soft_wrap=True)
     if answer.done is not None and answer.done.finish_reason not in ("stop", "length"):
         console.print(f"[dim]{answer.done.finish_reason}[/] {answer.done.error or ''}")

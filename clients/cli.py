@@ -101,6 +101,9 @@ def serve(
 def chat(
     speak: Annotated[bool, typer.Option("--speak", help="Answers are spoken too, and kept as WAV.")] = False,
     draw: Annotated[bool, typer.Option("--draw", help="Each answer comes with a picture.")] = False,
+    draw_asked: Annotated[
+        bool, typer.Option("--draw-asked", help="Pictures only where the text model asks for one.")
+    ] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for sound and pictures.")] = Path("chat"),
     server: Server = DEFAULT_TARGET,
     token: Token = "",
@@ -113,7 +116,7 @@ def chat(
     Enter asks, Enter during an answer interrupts it, Ctrl-D leaves. Without a terminal each line of
     the input is a prompt: **echo "What is a boat?" | upbeat chat**
     """
-    options = chatting.ChatOptions(speak=speak, draw=draw, out=out)
+    options = chatting.ChatOptions(speak=speak, draw=draw, draw_asked=draw_asked, out=out)
     connected(lambda upbeat: chatting.chat(upbeat, console, options), server, token, ca)
 
 

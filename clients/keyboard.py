@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 import termios
 import tty
@@ -11,21 +12,20 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from clients.keys import Key, Line
-
-PROMPT = "> "
+from clients.keys import PROMPT, Key, Line
 
 
 class Keyboard:
     """The terminal without line mode and echo, while entered. Owner: the event loop.
 
     `echo` shows the line (its end, where it is longer than the terminal) as it is typed; what is typed
-    without echo is shown when it is switched on again.
+    without echo is shown when it is switched on again. `ended` holds the lines that were ended: the key, the
+    text, and whether it was shown.
     """
 
     def __init__(self) -> None:
         self.line = Line()
-        self.ended: deque[tuple[Key, str]] = deque()
+        self.ended: deque[tuple[Key, str, bool]] = deque()
         self._echo = False
         self._changed = asyncio.Event()
         self._fd = sys.stdin.fileno()
@@ -65,13 +65,14 @@ class Keyboard:
         data = os.read(self._fd, 4096)
         ended = self.line.feed(data) if data else [(Key.END, "")]
         for key, text in ended:
+            shown = self._echo
             self._show(text, "\n")
-            self.ended.append((key, text))
+            self.ended.append((key, text, shown))
             self._echo = False
         self._show(self.line.text)
         self._changed.set()
 
     def _show(self, text: str, end: str = "") -> None:
         if self._echo:
-            room = os.get_terminal_size().columns - len(PROMPT) - 1
+            room = shutil.get_terminal_size().columns - len(PROMPT) - 1
             print(f"\r\x1b[K{PROMPT}{text if end else text[-room:]}", end=end, flush=True)

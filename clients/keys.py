@@ -18,6 +18,7 @@ class Key(enum.Enum):
     END = enum.auto()
 
 
+PROMPT = "> "
 BACKSPACES = "\x08\x7f"
 CTRL_D, CTRL_U, CTRL_W, ESCAPE = "\x04", "\x15", "\x17", "\x1b"
 

@@ -107,7 +107,7 @@ async def models(upbeat: Upbeat, console: Console) -> None:
     """A table of what is loaded. Raises: ClientError."""
     table = Table()
     for column in ("model", "makes", "family", "weights", "limits", "state"):
-        table.add_column(column, justify="right" if column == "weights" else "left")
+        table.add_column(column, justify="right" if column == "weights" else "left", overflow="fold")
     for model in (await upbeat.models()).models:
         name = f"{model.name} (default)" if model.is_default else model.name
         makes = Modality.Name(model.modality).removeprefix("MODALITY_").lower()

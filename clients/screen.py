@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -17,6 +19,14 @@ MIN_COLUMNS_FOR_PICTURES = 60
 SPEECH_LINE_MS = 2000.0
 
 
+class Layout(enum.Enum):
+    """LOG: everything on lines with a time and a name. CHAT: the text alone, all else dim. TEXT: the text."""
+
+    LOG = enum.auto()
+    CHAT = enum.auto()
+    TEXT = enum.auto()
+
+
 class Screen:
     """One terminal, or one pipe. Owner: the task that shows.
 
@@ -24,8 +34,9 @@ class Screen:
     elsewhere.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, layout: Layout = Layout.LOG) -> None:
         self.console = console
+        self._layout = layout
         self._in_text = False
         self._spoken_ms = 0.0
         self._pictures = (
@@ -36,9 +47,12 @@ class Screen:
 
     def label(self, name: str, text: str, at_s: float | None = None) -> None:
         """A line with a name, and the time after the commit where there is one."""
+        if self._layout is Layout.TEXT:
+            return
         self._break_text()
         self.console.print(self._prefix(name, at_s), end="")
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        style = "dim" if self._layout is Layout.CHAT else ""
+        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, event: Event, answer: Answer, now_s: float) -> None:
         """An event that `answer` already holds, `now_s` seconds after the commit."""
@@ -64,7 +78,8 @@ class Screen:
 
     def _text(self, text: str, now_s: float) -> None:
         if not self._in_text:
-            self.console.print(self._prefix("text", now_s), end="")
+            if self._layout is Layout.LOG:
+                self.console.print(self._prefix("text", now_s), end="")
             self._in_text = True
             text = text.lstrip()
         self.console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
@@ -79,13 +94,15 @@ class Screen:
             self._spoken_ms = answer.audio_ms
 
     def _image(self, event: Image, now_s: float) -> None:
+        if self._layout is not Layout.LOG and not event.final:
+            return
         if event.final:
             kind = event.mime.removeprefix("image/").upper()
             words = f"done, {event.width} x {event.height} pixels, {len(event.data):,} bytes of {kind}"
         else:
             words = f"preview, step {event.step} of {event.steps}"
         self.label("image", words, now_s)
-        if self._pictures:
+        if self._pictures and self._layout is not Layout.TEXT:
             columns = IMAGE_COLUMNS if event.final else PREVIEW_COLUMNS
             self.console.print(Padding(thumbnail(event.data, columns), (0, 0, 0, LABEL_WIDTH)))
 
@@ -95,6 +112,8 @@ class Screen:
             self._in_text = False
 
     def _prefix(self, name: str, at_s: float | None) -> str:
+        if self._layout is Layout.CHAT:
+            return f"[dim]{name} [/]"
         time = "" if at_s is None else f"{at_s:.2f} s"
         return f"[dim]{time:>7}[/]  [bold]{name:<9}[/]"
 
@@ -142,4 +161,4 @@ def reuse(answer: Answer) -> str:
     """What the partial prompt saved, in words."""
     usage = answer.done.usage if answer.done is not None else Usage()
     reused = f"{usage.reused_tokens} of {usage.prompt_tokens} prompt tokens were computed before the commit"
-    return f"{reused}, {usage.rolled_back_tokens} were rolled back by the revision."
+    return f"{reused}, {usage.rolled_back_tokens} were rolled back by revisions."
