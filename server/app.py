@@ -49,6 +49,7 @@ class RunningServer:
             interceptors=(self._calls,), options=_options(config), maximum_concurrent_rpcs=None
         )
         self._stopped = False
+        self._told_up: bool | None = None
 
     async def start(self) -> None:
         """Raises: InvalidRequest if the address cannot be had; what the link's `start` raises."""
@@ -95,7 +96,9 @@ class RunningServer:
         self.health.set("", serving)
         for service, modality in NEEDS.items():
             self.health.set(service, serving and (not modality or modality in loaded))
-        log("device", {"up": up})
+        if up != self._told_up:
+            self._told_up = up
+            log("device", {"up": up})
 
     def _add_services(self) -> None:
         gateway, server = self.gateway, self._server
