@@ -83,6 +83,9 @@ def _image(plan: LoadPlan) -> Pipeline:
 
 
 def _transcription(plan: LoadPlan) -> Pipeline:
+    from pipelines.speech.settings import TranscriberSettings
     from pipelines.speech.transcriber import TranscriberPipeline
 
-    return TranscriberPipeline.load(name="pocketsphinx-en-us", decoders=plan.decoders)
+    return TranscriberPipeline.load(
+        name="pocketsphinx-en-us", settings=TranscriberSettings(decoders=plan.decoders)
+    )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from lzma import LZMAError
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from pipelines.errors import ModelBroken, Unsupported
 from pipelines.speech.speaker import Clause, Speaker
@@ -19,12 +22,17 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class LoadedSpeaker:
-    """A speaker and what is told of it. `languages` are BCP 47 tags, empty where the folder names none."""
+    """A speaker and what is told of it.
+
+    languages: as the folder names them. has_pauses: its clauses end with a pause of their own, so none is
+    added.
+    """
 
     speaker: Speaker
     family: str
     parameters: int
     languages: tuple[str, ...] = ()
+    has_pauses: bool = False
 
 
 def load_speaker(folder: Path) -> LoadedSpeaker:
@@ -36,7 +44,10 @@ def load_speaker(folder: Path) -> LoadedSpeaker:
     if family not in _FAMILIES:
         known = ", ".join(sorted(_FAMILIES))
         raise Unsupported(f"{folder}: a speech model of type {family!r} is not supported; supported: {known}")
-    loaded = _FAMILIES[family](folder)
+    try:
+        loaded = _FAMILIES[family](folder)
+    except (OSError, ValueError, RuntimeError, KeyError, EOFError, LZMAError, SafetensorError) as error:
+        raise ModelBroken(f"{folder}: {error}") from error
     with torch.inference_mode():
         warm_up(loaded.speaker)
     return loaded
@@ -73,7 +84,22 @@ def _vits(folder: Path) -> LoadedSpeaker:
     from pipelines.speech.vits import VitsSpeaker
 
     speaker = VitsSpeaker.load(folder)
-    return LoadedSpeaker(speaker, "vits", speaker.parameters)
+    return LoadedSpeaker(speaker, "vits", speaker.parameters, (speaker.language,) if speaker.language else ())
 
 
-_FAMILIES: dict[str, Callable[[Path], LoadedSpeaker]] = {"vits": _vits}
+def _embedded(folder: Path) -> LoadedSpeaker:
+    from pipelines.speech.voice.embedded import load_voice
+
+    return LoadedSpeaker(load_voice(folder), "upbeat-voice", _parameters(folder), ("en",), has_pauses=True)
+
+
+def _parameters(folder: Path) -> int:
+    """Numbers in the folder's safetensors."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="np") as tensors:
+            total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total
+
+
+_FAMILIES: dict[str, Callable[[Path], LoadedSpeaker]] = {"upbeat-voice": _embedded, "vits": _vits}
