@@ -1,8 +1,8 @@
-"""Trains the embedded image model, stage by stage: `python -m training.image vae|pool|unet|export --hours H`.
+"""Trains the embedded image model by stages: `python -m training.image vae|pool|text|unet|export --hours H`.
 
-vae: the autoencoder. pool: latents of rendered pictures, with captions. unet: U-Net and text
-encoder, on the pool. export: the folder models/upbeat-image-unet. Every stage is seeded and
-goes on where it stopped.
+vae: the autoencoder. pool: latents of rendered pictures, with captions. text: the text encoder
+learns to read captions. unet: the U-Net, on the pool. export: the folder models/upbeat-image-unet.
+Every stage is seeded; vae, pool and unet go on where they stopped.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 
 from training.image_export import export, finished_vae
 from training.image_pool import make_pool
+from training.image_reader import train_reader
 from training.image_unet import train_unet
 from training.image_vae import train_vae
 
@@ -27,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stage", choices=("vae", "pool", "unet", "export"))
+    parser.add_argument("stage", choices=("vae", "pool", "text", "unet", "export"))
     parser.add_argument("--hours", type=float, default=0.5, help="working time, resumed runs included")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shards", type=int, default=30, help="pool: shards of 2,048 pictures")
@@ -42,6 +43,8 @@ def main() -> None:
         train_vae(options.work, options.hours, options.seed, options.device)
     elif options.stage == "pool":
         make_pool(finished_vae(options.work), options.work, options.shards, options.hours, options.seed + 100)
+    elif options.stage == "text":
+        train_reader(options.work, options.hours, options.seed)
     elif options.stage == "unet":
         train_unet(options.work, options.hours, options.seed, options.device)
     else:

@@ -1,7 +1,7 @@
-"""The U-Net over 16x16x4 latents and its text encoder, trained together from scratch.
+"""The U-Net over 16x16x4 latents, trained from scratch on the states of the frozen text encoder.
 
 v-prediction (Salimans and Ho 2022) on Stable Diffusion's scaled-linear schedule, 10 % empty captions for
-classifier-free guidance, exponential moving average of both networks for export.
+classifier-free guidance, an exponential moving average of the weights for export.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from diffusers.models.attention_processor import AttnProcessor
 
 from training.image_clock import TrainingClock
 from training.image_pool import LatentPool
-from training.image_text import MAX_TOKENS, TEXT_WIDTH, load_tokenizer, make_tokenizer, new_text_encoder
+from training.image_text import MAX_TOKENS, TEXT_WIDTH, load_tokenizer, new_text_encoder
 
 _REFRESH_EVERY: Final = 200
 
@@ -66,7 +66,7 @@ def token_ids(tokenizer: Any, texts: list[str]) -> torch.Tensor:
 class _Ema:
     """Exponential moving average of parameters, with a warm-up so that early steps are forgotten."""
 
-    def __init__(self, module: torch.nn.Module, decay: float = 0.9985) -> None:
+    def __init__(self, module: torch.nn.Module, decay: float = 0.998) -> None:
         self._decay, self.steps = decay, 0
         self.shadow = [parameter.detach().clone() for parameter in module.parameters()]
 
@@ -83,36 +83,38 @@ class _Ema:
 
 
 class _Trainer:
-    """The networks, their average and the optimiser. Owned by the thread that trains."""
+    """The U-Net, its average and the optimiser, and the frozen text encoder. Owned by the training thread."""
 
     def __init__(self, work: Path, device: str) -> None:
-        folder = work / "tokenizer"
-        self.tokenizer = (
-            load_tokenizer(folder) if (folder / "vocab.json").exists() else make_tokenizer(folder)
-        )
-        self.networks = torch.nn.ModuleDict({"unet": new_unet(), "text": new_text_encoder(self.tokenizer)})
-        self.networks.to(device).train()
-        if device == "cpu":  # the fused attention's backward pass is slow for short sequences and narrow heads
-            self.networks["unet"].set_attn_processor(AttnProcessor())
-            self.networks["text"].set_attn_implementation("eager")
-        self.ema = _Ema(self.networks)
+        if not (work / "text.pt").exists():
+            raise FileNotFoundError(f"no text.pt in {work}: run the stage `text` first")
+        self.tokenizer = load_tokenizer(work / "tokenizer")
+        self.text = new_text_encoder(self.tokenizer).to(device).eval().requires_grad_(False)
+        self.text.load_state_dict(torch.load(work / "text.pt", map_location=device, weights_only=True))
+        self.unet = new_unet().to(device).train()
+        if (
+            device == "cpu"
+        ):  # the fused attention's backward pass is slow for short sequences and narrow heads
+            self.unet.set_attn_processor(AttnProcessor())
+        self.ema = _Ema(self.unet)
         self.optimiser = torch.optim.AdamW(
-            self.networks.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01
+            self.unet.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01
         )
         self.alphas = new_scheduler().alphas_cumprod.to(device)
         self.device, self.step, self.spent_s = device, 0, 0.0
 
     def loss(self, latents: torch.Tensor, texts: list[str]) -> torch.Tensor:
+        """Mean squared error of v for latents (n, 4, 16, 16), at stratified random times."""
         latents = latents.to(self.device)
-        ids = token_ids(self.tokenizer, texts).to(self.device)
+        with torch.no_grad():
+            states = self.text(token_ids(self.tokenizer, texts).to(self.device)).last_hidden_state
         noise = torch.randn_like(latents)
         times = (torch.rand(len(texts)) + torch.arange(len(texts))) * (1000 / len(texts))
         times = times.long().clamp(0, 999)[torch.randperm(len(texts))].to(self.device)
         signal = self.alphas[times].sqrt().view(-1, 1, 1, 1)
         spread = (1 - self.alphas[times]).sqrt().view(-1, 1, 1, 1)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16):
-            states = self.networks["text"](ids).last_hidden_state
-            predicted = self.networks["unet"](signal * latents + spread * noise, times, states).sample
+            predicted = self.unet(signal * latents + spread * noise, times, states).sample
         return torch.nn.functional.mse_loss(predicted.float(), signal * noise - spread * latents)
 
     def update(self, loss: torch.Tensor, rate: float) -> None:
@@ -120,14 +122,14 @@ class _Trainer:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
         self.optimiser.step()
-        self.ema.update(self.networks)
+        self.ema.update(self.unet)
         self.step += 1
 
     def save(self, path: Path, spent_s: float) -> None:
         state = {
-            "networks": self.networks.state_dict(),
+            "unet": self.unet.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "ema": self.ema.shadow,
             "ema_steps": self.ema.steps,
@@ -139,7 +141,7 @@ class _Trainer:
 
     def resume(self, path: Path) -> None:
         state = torch.load(path, map_location=self.device, weights_only=True)
-        self.networks.load_state_dict(state["networks"])
+        self.unet.load_state_dict(state["unet"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.ema.shadow, self.ema.steps = state["ema"], state["ema_steps"]
         self.step, self.spent_s = state["step"], state["spent_s"]
@@ -148,7 +150,7 @@ class _Trainer:
 def train_unet(
     work: Path, hours: float, seed: int = 0, device: str = "cpu", batch: int = 24, peak_rate: float = 1e-3
 ) -> None:
-    """Trains, or resumes, U-Net and text encoder for `hours` of working time; state in `work`/unet.pt."""
+    """Trains, or resumes, the U-Net for `hours` of working time; state in `work`/unet.pt."""
     torch.manual_seed(seed)
     trainer, checkpoint = _Trainer(work, device), work / "unet.pt"
     if checkpoint.exists():
@@ -171,6 +173,5 @@ def averaged_networks(work: Path) -> tuple[Any, Any, Any]:
     """(unet, text encoder, tokenizer) with the last checkpoint's averaged weights, on the CPU."""
     trainer = _Trainer(work, "cpu")
     trainer.resume(work / "unet.pt")
-    trainer.ema.copy_to(trainer.networks)
-    trainer.networks.eval()
-    return trainer.networks["unet"], trainer.networks["text"], trainer.tokenizer
+    trainer.ema.copy_to(trainer.unet)
+    return trainer.unet.eval(), trainer.text, trainer.tokenizer
