@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from pipelines.errors import ModelBroken, Unsupported
-from pipelines.image.samplers import own_sampler
+from pipelines.image.samplers import check_samplers, own_sampler
 from pipelines.image.settings import ImageSettings
 
 _CLASSES: Final = {
@@ -92,6 +92,7 @@ def load_components(folder: Path, settings: ImageSettings) -> Components:
     """
     index = _read_json(folder / "model_index.json")
     _check_classes(index)
+    _be_quiet()
     dtype: torch.dtype = getattr(torch, settings.dtype)
     device = torch.device(settings.device)
     modules = {part: _load_module(folder, part).to(device, dtype) for part in _WEIGHTS}
@@ -108,7 +109,16 @@ def load_components(folder: Path, settings: ImageSettings) -> Components:
         dtype=dtype,
     )
     _check_fit(components)
+    check_samplers(components.scheduler_class, components.scheduler_config)
     return components
+
+
+def _be_quiet() -> None:
+    """No progress bars and advice from the libraries: what is wrong is raised as an error."""
+    for library in ("diffusers", "transformers"):
+        logging = importlib.import_module(f"{library}.utils.logging")
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
 
 
 def _check_classes(index: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from pipelines.errors import Unsupported
+from pipelines.errors import ModelBroken, Unsupported
 
 SAMPLERS: Final = ("ddim", "euler", "dpmpp_2m")
 _BY_NAME: Final = {
@@ -37,6 +37,18 @@ def own_sampler(class_name: str) -> str:
         known = ", ".join(sorted(_MODULES))
         raise Unsupported(f"model_index.json: scheduler {class_name} is not supported; supported are {known}")
     return class_name
+
+
+def check_samplers(own_class: str, config: dict[str, Any]) -> None:
+    """Every sampler that a request may name can be made of this folder's config.
+
+    Raises: ModelBroken naming the file.
+    """
+    for name in ("", *SAMPLERS):
+        try:
+            new_sampler(name, own_class, config, steps=4)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise ModelBroken(f"scheduler/scheduler_config.json: {error}") from error
 
 
 def new_sampler(name: str, own_class: str, config: dict[str, Any], steps: int) -> Any:

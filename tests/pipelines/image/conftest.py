@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,16 +122,23 @@ class Driver:
         self.pipeline = pipeline
         self.emitted: dict[int, list[Any]] = {}
         self.latents: dict[int, torch.Tensor] = {}
-        self._jobs = 0
+        self._live: list[Job] = []
 
     def admit(self, prompt: str = "a red circle", **options: Any) -> Job:
         """A new job for this prompt."""
         request = ImageRequest(prompt=prompt, **options)
-        self._jobs += 1
-        job = Job(self._jobs, self.pipeline.info.name, "local", JobClass.STANDARD, request)
+        number = len(self.emitted) + 1
+        job = Job(number, self.pipeline.info.name, "local", JobClass.STANDARD, request)
         self.pipeline.admit(job, self.pipeline.prepare(request, None))
         self.emitted[job.id] = []
+        self._live.append(job)
         return job
+
+    def release(self, *jobs: Job) -> None:
+        """These jobs, or all that are left."""
+        for job in jobs or tuple(self._live):
+            self._live.remove(job)
+            self.pipeline.release(job)
 
     def batch(self, kind: str, *jobs: Job) -> Batch:
         """A batch of just these rows."""
@@ -193,12 +200,23 @@ def loaded(folder: Path) -> ImagePipeline:
 
 
 @pytest.fixture
-def driver(loaded: ImagePipeline) -> Iterable[Driver]:
-    """A driver whose jobs are released at the end."""
-    made = Driver(loaded)
-    yield made
-    for job in list(loaded._jobs.values()):
-        loaded.release(job)
+def driver_of() -> Iterator[Callable[[ImagePipeline], Driver]]:
+    """Makes drivers, whose jobs are released at the end."""
+    made: list[Driver] = []
+
+    def make(pipeline: ImagePipeline) -> Driver:
+        made.append(Driver(pipeline))
+        return made[-1]
+
+    yield make
+    for driver in made:
+        driver.release()
+
+
+@pytest.fixture
+def driver(loaded: ImagePipeline, driver_of: Callable[[ImagePipeline], Driver]) -> Driver:
+    """A driver of the shared pipeline."""
+    return driver_of(loaded)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,21 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
+from pipelines.image.pipeline import ImagePipeline
+from pipelines.image.state import state_of
+
 DPM = {"algorithm_type": "dpmsolver++", "solver_order": 2}
 SCHEDULERS = [
     ("ddim", DDIMScheduler, {}),
     ("euler", EulerDiscreteScheduler, {}),
     ("dpmpp_2m", DPMSolverMultistepScheduler, DPM),
+    ("", DDIMScheduler, {}),
+]
+MIXED: list[dict[str, Any]] = [
+    {"scheduler": "ddim", "steps": 5, "guidance": 6.0, "seed": 1, "negative_prompt": "blue"},
+    {"scheduler": "euler", "steps": 7, "guidance": 1.0, "seed": 2},
+    {"scheduler": "dpmpp_2m", "steps": 6, "guidance": 3.0, "seed": 3, "preview_every": 2},
+    {"scheduler": "", "steps": 3, "guidance": 9.0, "seed": 4},
 ]
 
 
@@ -31,14 +42,69 @@ def test_latents_equal_diffusers(
 ) -> None:
     job = driver.admit("red", scheduler=name, steps=7, guidance=guidance, seed=5, negative_prompt="dull")
     driver.finish(job)
-    wanted = diffusers_latents(
-        folder,
-        scheduler,
-        changes,
-        "red",
-        seed=5,
-        num_inference_steps=7,
-        guidance_scale=guidance,
-        negative_prompt="dull",
-    )
+    call = {"num_inference_steps": 7, "guidance_scale": guidance, "negative_prompt": "dull", "seed": 5}
+    wanted = diffusers_latents(folder, scheduler, changes, "red", **call)
+    assert wanted.std() > 0.1
     torch.testing.assert_close(driver.latents[job.id], wanted, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "scheduler", "changes"), SCHEDULERS[:3])
+def test_latents_equal_diffusers_for_velocity(
+    driver_of: Callable[[ImagePipeline], Any],
+    velocity_folder: Path,
+    diffusers_latents: Callable[..., torch.Tensor],
+    name: str,
+    scheduler: Any,
+    changes: dict[str, Any],
+) -> None:
+    driver = driver_of(ImagePipeline.load(velocity_folder, name="velocity"))
+    job = driver.admit("a " * 60, scheduler=name, steps=4, guidance=3.0, seed=9, width=64, height=96)
+    driver.finish(job)
+    call = {"num_inference_steps": 4, "guidance_scale": 3.0, "seed": 9, "width": 64, "height": 96}
+    wanted = diffusers_latents(velocity_folder, scheduler, changes, "a " * 60, **call)
+    torch.testing.assert_close(driver.latents[job.id], wanted, atol=1e-3, rtol=0)
+
+
+def test_the_prompt_and_the_seed_matter(driver: Any) -> None:
+    options: list[dict[str, Any]] = [
+        {},
+        {"prompt": "blue"},
+        {"seed": 1},
+        {"guidance": 8.0},
+        {"negative_prompt": "x"},
+    ]
+    jobs = [driver.admit(**{"prompt": "red", **option}) for option in options]
+    driver.finish(*jobs)
+    found = [driver.latents[job.id] for job in jobs]
+    for place, one in enumerate(found):
+        assert all((one - other).abs().max() > 1e-3 for other in found[:place])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_in_company_equal_rows_alone(driver: Any, seed: int) -> None:
+    """Rows at different steps, guidance and samplers; they join and leave at any evaluation."""
+    alone = [driver.admit(**options) for options in MIXED]
+    driver.finish(*alone)
+    mixed = [driver.admit(**options) for options in MIXED]
+    order = random.Random(seed)
+    while waiting := [job for job in mixed if driver.pipeline.ready(job)]:
+        kind = state_of(order.choice(waiting)).phase
+        rows = [job for job in waiting if state_of(job).phase == kind]
+        order.shuffle(rows)
+        driver.slice(kind, *rows[: order.randint(1, len(rows))])
+    for one, other in zip(alone, mixed, strict=True):
+        difference = (driver.latents[one.id] - driver.latents[other.id]).abs().max()
+        assert difference < 1e-4
+        close = abs(driver.image(one).astype(int) - driver.image(other).astype(int)).max()
+        assert close <= 1
+
+
+@pytest.mark.parametrize("name", ["", "ddim", "euler", "dpmpp_2m"])
+@pytest.mark.parametrize("steps", [1, 2, 150])
+def test_few_and_many_steps(driver: Any, name: str, steps: int) -> None:
+    job = driver.admit(scheduler=name, steps=steps)
+    state = state_of(job)
+    assert state.evaluations == steps
+    if steps < 3:
+        driver.finish(job)
+        assert torch.isfinite(driver.latents[job.id]).all()
