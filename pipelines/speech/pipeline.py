@@ -36,6 +36,10 @@ class SpeechPipeline:
     def __init__(self, name: str, loaded: LoadedSpeaker, settings: SpeechSettings | None = None) -> None:
         self._speaker = loaded.speaker
         self._settings = settings or SpeechSettings()
+        self._pauses_s = {
+            Border.PHRASE: 0.0 if loaded.has_pauses else self._settings.phrase_pause_s,
+            Border.SENTENCE: 0.0 if loaded.has_pauses else self._settings.sentence_pause_s,
+        }
         self._jobs: dict[int, SpokenState] = {}
         self._cost = CostModel()
         self._seconds_per_character = TYPICAL_SECONDS_PER_CHARACTER
@@ -203,12 +207,8 @@ class SpeechPipeline:
     def _pause(self, job: Job) -> int:
         """Samples of silence before the next clause."""
         assert isinstance(job.request, SpeechRequest)
-        seconds = {
-            None: 0.0,
-            Border.LENGTH: 0.0,
-            Border.PHRASE: self._settings.phrase_pause_s,
-            Border.SENTENCE: self._settings.sentence_pause_s,
-        }[_state(job).pause_after]
+        after = _state(job).pause_after
+        seconds = self._pauses_s.get(after, 0.0) if after is not None else 0.0
         return round(seconds / job.request.rate * self._speaker.sample_rate)
 
     def _ended(self, batch: Batch) -> list[Emission]:

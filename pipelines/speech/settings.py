@@ -12,7 +12,8 @@ class SpeechSettings:
     """Limits of one loaded voice.
 
     max_jobs: jobs admitted at once. max_rows: rows of one slice. max_characters: text of one job that may
-    wait to be spoken. The pauses (seconds at rate 1) belong to the audio and come before the next clause.
+    wait to be spoken. The pauses (seconds at rate 1) come before the next clause and belong to the audio;
+    they are added where the voice makes none itself.
     """
 
     max_jobs: int = 64

@@ -96,7 +96,7 @@ class VitsSpeaker:
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise ModelBroken(f"{folder}: {error}") from error
+            raise ModelBroken(f"{folder / 'model.safetensors'}: {error}") from error
         for kind in ("missing_keys", "mismatched_keys"):
             if report[kind]:
                 raise ModelBroken(

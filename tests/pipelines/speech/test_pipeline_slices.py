@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.contract import Batch, Emission, Job
+from pipelines.contract import Emission, Job
 from pipelines.errors import ModelBroken
 from pipelines.messages import FinishReason, SpeechRequest
-from pipelines.speech.pipeline import SpeechPipeline
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.spoken import SpokenState
 from tests.pipelines.speech.fake_speaker import FakeSpeaker
@@ -26,6 +25,7 @@ from tests.pipelines.speech.speech_driver import (
     drained,
     pipeline_of,
     planned,
+    points,
     say,
     spoken,
 )
@@ -91,13 +91,6 @@ def snapshot(jobs: list[Job]) -> list[dict[str, object]]:
     """All of the jobs' states but the splitter, which slices never touch."""
     names = [field.name for field in dataclasses.fields(SpokenState) if field.name != "splitter"]
     return [{name: copy.copy(getattr(job.state, name)) for name in names} for job in jobs]
-
-
-def points(pipeline: SpeechPipeline, batch: Batch) -> int:
-    """Yields before the commit, found on copies of the jobs."""
-    rows = tuple(dataclasses.replace(job, state=copy.deepcopy(job.state)) for job in batch.rows)
-    steps = pipeline.run(dataclasses.replace(batch, rows=rows))
-    return sum(step is None for step in steps)
 
 
 def test_a_slice_closed_at_any_yield_changes_nothing() -> None:
