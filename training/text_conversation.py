@@ -39,7 +39,7 @@ def choose(rng: random.Random, template: str) -> str:
     while (found := _CHOICE.search(template)) is not None:
         picked = rng.choice(found.group(1).split("|"))
         template = template[: found.start()] + picked + template[found.end() :]
-    return re.sub(r"  +", " ", template).strip()
+    return re.sub(r" +([.,?! ])", r"\1", template).strip()
 
 
 def fill(rng: random.Random, template: str, **slots: object) -> str:

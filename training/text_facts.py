@@ -32,6 +32,26 @@ SLOTS = {
 }
 
 
+# Past and base form.
+VERBS = tuple(
+    (pair.split("/")[0], pair.split("/")[1])
+    for pair in words(
+        "hid/hide found/find saw/see dropped/drop forgot/forget washed/wash kept/keep sold/sell broke/break "
+        "cleaned/clean fixed/fix used/use opened/open wanted/want"
+    )
+)
+WHEN = (
+    "yesterday",
+    "today",
+    "this morning",
+    "on Monday",
+    "on Sunday",
+    "last week",
+    "at noon",
+    "in the evening",
+)
+
+
 def telling_words() -> list[str]:
     """Every word that a fact may turn on."""
     return [*NAMES, *(word for options in SLOTS.values() for word in options)]
@@ -59,7 +79,16 @@ class Fact:
 def _slots(rng: random.Random) -> dict[str, str]:
     a, b = rng.sample(NAMES, 2)
     drawn = {name: rng.choice(options) for name, options in SLOTS.items()}
-    return {**drawn, "A": a, "B": b, "n": str(rng.randint(2, 99))}
+    past, base = rng.choice(VERBS)
+    return {
+        **drawn,
+        "A": a,
+        "B": b,
+        "n": str(rng.randint(2, 99)),
+        "v": past,
+        "b": base,
+        "w": rng.choice(WHEN),
+    }
 
 
 def _fact(rng: random.Random, entry: dict[str, Any]) -> Fact:

@@ -20,9 +20,9 @@ Maker = Callable[[random.Random], Conversation]
 
 # Relative frequency of each skill while training.
 WEIGHTS = {
-    "math": 24, "sum": 14, "facts": 26, "rewrite": 6, "draw": 10, "no-draw": 4, "redraw": 3, "tell-draw": 6,
-    "tell": 2, "topic": 3, "coffee": 9, "menu": 3, "chat": 5, "known": 4, "unknown": 3, "verse": 1, "story": 1,
-    "home": 5, "taskmaster": 1,
+    "math": 25, "sum": 16, "facts": 28, "rewrite": 5, "draw": 9, "no-draw": 4, "redraw": 3, "tell-draw": 6,
+    "tell": 2, "topic": 3, "coffee": 9, "menu": 3, "chat": 5, "known": 4, "unknown": 3, "verse": 1,
+    "story": 1, "home": 5, "taskmaster": 1,
 }  # fmt: skip
 # Share of the long talks, which reach about 500 tokens.
 LONG = 0.08

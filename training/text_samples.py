@@ -1,4 +1,4 @@
-"""Sample conversations for the model card, uncut and greedy, as Markdown: `python -m training.text_samples`."""
+"""Sample conversations for the model card, uncut, as Markdown: `python -m training.text_samples`. Greedy."""
 
 from __future__ import annotations
 
