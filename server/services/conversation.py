@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from upbeat.v1 import gateway_pb2, gateway_pb2_grpc, types_pb2
 
 from pipelines.errors import InvalidRequest, WrongState
-from pipelines.messages import AudioChunk, ImageRequest, JobClass, SpeechRequest, TokenChunk, TranscriptChunk
+from pipelines.messages import AudioChunk, TokenChunk, TranscriptChunk
 from server import streams
 from server.attachment import Attachment
 from server.auth import TENANT
@@ -17,17 +17,11 @@ from server.events import Event, ImagePart, Ready, TurnDone
 from server.gateway import Gateway
 from server.idle import Idle
 from server.meter import Meter
-from server.plan import Plan
-from server.services import encode, fields, options
+from server.services import encode, fields
+from server.services.start import plan
 from server.session import Session
 
 LINGER_S = 0.05  # A lost stream looks like the end of the requests until, a moment later, it is cancelled.
-MAX_RESUME_WINDOW_MS = 60_000
-WANTED = {
-    types_pb2.MODALITY_TEXT: "text",
-    types_pb2.MODALITY_SPEECH: "speech",
-    types_pb2.MODALITY_IMAGE: "image",
-}
 
 
 class ConversationService(gateway_pb2_grpc.ConversationServiceServicer):
@@ -117,51 +111,6 @@ def act(session: Session, request: gateway_pb2.ConverseRequest) -> None:
             raise InvalidRequest("action", "is not set, or unknown to this server")
 
 
-def plan(gateway: Gateway, tenant: str, start: gateway_pb2.ConverseStart) -> Plan:
-    """The settings of a conversation. Raises: InvalidRequest, NotFound, Unsupported."""
-    _not_served(start)
-    wanted = _modalities(start)
-    names = start.models
-    text = gateway.model("text", names.text, "start.models.text") if "text" in wanted else None
-    speech = gateway.model("speech", names.speech, "start.models.speech") if "speech" in wanted else None
-    image = gateway.model("image", names.image, "start.models.image") if "image" in wanted else None
-    rate = fields.sample_rate(start.audio_sample_rate, "start.audio_sample_rate")
-    ear = (
-        gateway.model("transcription", names.transcription, "start.models.transcription")
-        if rate or names.transcription
-        else None
-    )
-    if start.commit_on_silence and not rate:
-        raise InvalidRequest("start.commit_on_silence", "needs audio: set start.audio_sample_rate")
-    asked = options.job_class(
-        start.service, "start.service.", JobClass.REALTIME if speech else JobClass.INTERACTIVE
-    )
-    trigger = fields.known(start.image.trigger, "start.image.trigger", types_pb2.ImageTrigger)
-    mode = fields.known(start.partial_prompt_mode, "start.partial_prompt_mode", types_pb2.PartialPromptMode)
-    max_side = gateway.config.device.max_image_side
-    return Plan(
-        tenant=tenant,
-        text=text,
-        speech=speech,
-        image=image,
-        transcription=ear,
-        job_class=asked,
-        image_class=max(JobClass.STANDARD, asked),
-        prefill=mode != types_pb2.PARTIAL_PROMPT_MODE_OFF,
-        sampling=options.sampling(start.sampling, "start.sampling.", text.context_tokens if text else 0),
-        voice=options.voice(start.voice, "start.voice.", speech) if speech else SpeechRequest(),
-        drawing=options.image(start.image, "start.image.", image, max_side) if image else ImageRequest(""),
-        draw_on_request=trigger == types_pb2.IMAGE_TRIGGER_MODEL,
-        history=options.history(start.history, "start.history", gateway.config.limits.prompt_chars),
-        resume_window_s=fields.within(
-            start.resume_window_ms, "start.resume_window_ms", 0, MAX_RESUME_WINDOW_MS
-        )
-        / 1000.0,
-        audio_sample_rate=rate,
-        commit_on_silence=start.commit_on_silence,
-    )
-
-
 def response(event: Event) -> gateway_pb2.ConverseResponse:
     """One event on the wire."""
     wire = gateway_pb2.ConverseResponse(
@@ -181,36 +130,6 @@ def response(event: Event) -> gateway_pb2.ConverseResponse:
         case TurnDone() as done:
             wire.turn_done.CopyFrom(encode.done(done))
     return wire
-
-
-def _modalities(start: gateway_pb2.ConverseStart) -> set[str]:
-    wanted: set[str] = set()
-    for index, modality in enumerate(start.modalities):
-        if modality not in WANTED:
-            raise InvalidRequest(
-                f"start.modalities[{index}]",
-                f"must be text, speech or image, not {modality}; audio in needs none",
-            )
-        wanted.add(WANTED[modality])
-    if not wanted or "speech" in wanted:
-        wanted.add("text")
-    if start.image.trigger == types_pb2.IMAGE_TRIGGER_MODEL and wanted == {"image"}:
-        raise InvalidRequest("start.image.trigger", "IMAGE_TRIGGER_MODEL needs text in start.modalities")
-    return wanted
-
-
-def _not_served(start: gateway_pb2.ConverseStart) -> None:
-    later = (types_pb2.PARTIAL_PROMPT_MODE_ANSWER_AHEAD, types_pb2.PARTIAL_PROMPT_MODE_THINK_AHEAD)
-    fields.not_served(
-        start.partial_prompt_mode in later, "start.partial_prompt_mode", "OFF and PREFILL are served yet"
-    )
-    fields.not_served(
-        start.partial_prompt_policy, "start.partial_prompt_policy", "no policies are served yet"
-    )
-    fields.not_served(
-        start.emit_before_commit, "start.emit_before_commit", "answers ahead are not served yet"
-    )
-    fields.not_served(start.models.thinker, "start.models.thinker", "thinking ahead is not served yet")
 
 
 def _ready(ready: Ready) -> gateway_pb2.ConverseReady:
