@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +93,7 @@ async def hold(console: Console, out: Path, server: str) -> int:
     return _report(console, screen, answer, out)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _address(console: Console, out: Path, server: str) -> AsyncIterator[str]:
     """Of the server given, or of one that runs as long as the demo does; ready to serve."""
     log = out / "server.log"

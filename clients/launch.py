@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from clients.client import Upbeat
@@ -24,7 +24,7 @@ class ServerFailed(Exception):
     """The server did not come up; the message ends with the last lines of its log."""
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def running_server(options: Sequence[str], log: Path, start_s: float = START_S) -> AsyncIterator[str]:
     """The address of a server that serves; it is stopped (SIGTERM, then SIGKILL) on leaving.
 
@@ -55,6 +55,8 @@ async def _start(process: asyncio.subprocess.Process, log: Path, start_s: float)
     except TimeoutError as error:
         raise ServerFailed(f"the server does not serve after {start_s:.0f} s\n{_tail(log)}") from error
     except (_Ended, ClientError) as error:
+        with contextlib.suppress(TimeoutError):  # a signal now would hide the exit code of one that is ending
+            await asyncio.wait_for(process.wait(), STOP_S)
         await _stop(process)
         raise ServerFailed(f"the server ended with exit code {process.returncode}\n{_tail(log)}") from error
 
