@@ -16,6 +16,10 @@ from torch import Tensor
 _ROWS = 8
 
 
+_packed_linear = torch.ops.mkldnn._linear_pointwise.default
+_packed_linear_add = torch.ops.mkldnn._linear_pointwise.binary
+
+
 @dataclass(frozen=True, slots=True)
 class Linear:
     """A weight `[out, in]` (opaque where `packed`) with an optional bias `[out]`."""
@@ -36,7 +40,7 @@ def linear(x: Tensor, layer: Linear) -> Tensor:
     """`[rows, in]` to `[rows, out]`."""
     if not layer.packed:
         return F.linear(x, layer.weight, layer.bias)
-    out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, layer.weight, layer.bias, "none", [], "")
+    out: Tensor = _packed_linear(x, layer.weight, layer.bias, "none", [], "")
     return out
 
 
@@ -44,7 +48,7 @@ def linear_add(x: Tensor, layer: Linear, residual: Tensor) -> Tensor:
     """`linear(x, layer) + residual`, in one pass over the output where packed."""
     if not layer.packed:
         return F.linear(x, layer.weight, layer.bias).add_(residual)
-    out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, "add")
+    out: Tensor = _packed_linear_add(x, residual, layer.weight, layer.bias, "add")
     return out
 
 

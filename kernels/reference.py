@@ -97,8 +97,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
     x `[tokens, width]`, computed in fp32; eps a scalar fp32 tensor, `weight` `[width]`.
     """
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = torch.addcmul(eps, norm, norm, value=1.0 / x.shape[-1]).rsqrt_()
-    return (x * scale).to(x.dtype).mul_(weight)
+    scaled = x * torch.addcmul(eps, norm, norm, value=1.0 / x.shape[-1]).rsqrt_()
+    return (scaled if x.dtype == torch.float32 else scaled.to(x.dtype)).mul_(weight)
 
 
 def rotate_(x: Tensor, rotation: Tensor) -> None:
@@ -116,44 +116,44 @@ def append(cache: Tensor, slots: Tensor, new: Tensor) -> None:
     cache.index_copy_(1, slots, new.transpose(0, 1))
 
 
-def attend(q: Tensor, cache: Tensor, plan: AttentionPlan, scale: float) -> Tensor:
+def attend(q: Tensor, cache: Tensor, plan: AttentionPlan) -> Tensor:
     """Causal attention of packed queries `[tokens, heads, head_dim]` over the cache.
 
-    Returns `[tokens, heads * head_dim]`; scores are multiplied by `scale`.
+    Returns `[tokens, heads * head_dim]`. Queries or keys already carry the scale of the scores.
     """
     if plan.together is not None and plan.together.rows is None:
-        return _attend_together(q, cache, plan.together, scale)
+        return _attend_together(q, cache, plan.together)
     if len(plan.spans) == 1 and plan.together is None:
-        return _attend_row(q, cache, plan.spans[0], plan.masks[0], scale)
+        return _attend_row(q, cache, plan.spans[0], plan.masks[0])
     out = q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
     if plan.together is not None:
-        out[plan.together.rows] = _attend_together(q[plan.together.rows], cache, plan.together, scale)
+        out[plan.together.rows] = _attend_together(q[plan.together.rows], cache, plan.together)
     for span, mask in zip(plan.spans, plan.masks, strict=True):
         rows = slice(span.first, span.first + span.count)
-        out[rows] = _attend_row(q[rows], cache, span, mask, scale)
+        out[rows] = _attend_row(q[rows], cache, span, mask)
     return out
 
 
-def _attend_together(q: Tensor, cache: Tensor, group: Together, scale: float) -> Tensor:
+def _attend_together(q: Tensor, cache: Tensor, group: Together) -> Tensor:
     kv_heads, size = cache.shape[0] // 2, cache.shape[2]
     rows, length = group.mask.shape[0], group.mask.shape[2]
     context = cache.index_select(1, group.slots).view(2 * kv_heads * rows, length, size)
     keys, values = context[: kv_heads * rows], context[kv_heads * rows :]
     grouped = q.view(rows, kv_heads, -1, size).transpose(0, 1).reshape(kv_heads * rows, -1, size)
     scores = torch.bmm(grouped, keys.transpose(1, 2)).view(kv_heads, rows, -1, length)
-    weights = scores.mul_(scale).add_(group.mask).softmax(-1)
+    weights = scores.add_(group.mask).softmax(-1)
     attended = torch.bmm(weights.view(kv_heads * rows, -1, length), values)
     return attended.view(kv_heads, rows, -1, size).transpose(0, 1).reshape(rows, -1)
 
 
-def _attend_row(q: Tensor, cache: Tensor, span: Span, mask: Tensor | None, scale: float) -> Tensor:
+def _attend_row(q: Tensor, cache: Tensor, span: Span, mask: Tensor | None) -> Tensor:
     kv_heads = cache.shape[0] // 2
     slots = span.slots
     context = cache[:, slots] if isinstance(slots, slice) else cache.index_select(1, slots)
     keys, values = context[:kv_heads], context[kv_heads:]
     if span.count == 1:
         grouped = q.view(kv_heads, -1, q.shape[-1])
-        scores = torch.bmm(grouped, keys.transpose(1, 2)).mul_(scale)
+        scores = torch.bmm(grouped, keys.transpose(1, 2))
         return torch.bmm(scores.softmax(-1), values).view(1, -1)
     attended = F.scaled_dot_product_attention(
         q.transpose(0, 1).unsqueeze(0),
@@ -161,7 +161,7 @@ def _attend_row(q: Tensor, cache: Tensor, span: Span, mask: Tensor | None, scale
         values.unsqueeze(0),
         attn_mask=mask,
         is_causal=mask is None,
-        scale=scale,
+        scale=1.0,
         enable_gqa=q.shape[1] != kv_heads,
     )
     return attended[0].transpose(0, 1).reshape(span.count, -1)

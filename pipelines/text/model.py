@@ -61,7 +61,6 @@ class Decoder:
         self.config = config
         self.weights = weights
         self._eps = torch.tensor(config.norm_eps, device=weights.embedding.device)
-        self._scale = config.head_dim**-0.5
 
     def forward(
         self, packed: Packed, cache: Sequence[Tensor], every: int
@@ -91,7 +90,7 @@ class Decoder:
         mixed = mixed.view(x.shape[0], -1, config.head_dim)
         rotate_(mixed[:, : config.heads + config.kv_heads], rotation)
         append(cache, packed.slots, mixed[:, config.heads :])
-        attended = attend(mixed[:, : config.heads], cache, packed.attention, self._scale)
+        attended = attend(mixed[:, : config.heads], cache, packed.attention)
         x = linear_add(attended, layer.attended, x)
         normed = rms_norm(x, layer.mlp_norm, self._eps)
         gate, up = linear(normed, layer.gate_up).chunk(2, dim=-1)

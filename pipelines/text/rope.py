@@ -17,8 +17,10 @@ from pipelines.text.config import ModelConfig
 
 
 def rotation_table(config: ModelConfig, length: int) -> Tensor:
-    """e^(i * position * frequency): complex64 `[length, head_dim / 2]`."""
+    """e^(i * position * frequency), complex64 `[length, head_dim / 2]`, times the fourth root of head_dim's
+    inverse: turned queries and keys then give scores that are already divided by its square root."""
     frequencies, scale = _frequencies(config)
+    scale *= config.head_dim**-0.25
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
     return torch.complex(angles.cos() * scale, angles.sin() * scale)
 

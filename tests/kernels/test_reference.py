@@ -77,7 +77,7 @@ def test_packed_paged_attention(rows: list[Shape], heads: tuple[int, int], seed:
         spans.append(Span(first, count, context, where))
         expected.append(dense(q[first : first + count], new, kv_heads))
         first += count
-    out = attend(q, cache, plan_attention(spans, cache), 0.3)
+    out = attend(q, cache, plan_attention(spans, cache))
     torch.testing.assert_close(out, torch.cat(expected), atol=1e-5, rtol=1e-4)
 
 
@@ -86,7 +86,7 @@ def dense(q: torch.Tensor, kv: torch.Tensor, kv_heads: int) -> torch.Tensor:
     keys, values = kv[:, :kv_heads], kv[:, kv_heads:]
     repeat = q.shape[1] // kv_heads
     keys, values = keys.repeat_interleave(repeat, 1), values.repeat_interleave(repeat, 1)
-    scores = torch.einsum("qhd,khd->hqk", q, keys) * 0.3
+    scores = torch.einsum("qhd,khd->hqk", q, keys)
     hidden = torch.ones(count, context, dtype=torch.bool).triu(context - count + 1)
     weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
     return torch.einsum("hqk,khd->qhd", weights, values).reshape(count, -1)
