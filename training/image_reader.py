@@ -106,7 +106,7 @@ def _loss(reader: _Reader, ids: torch.Tensor, wanted: torch.Tensor, end: int) ->
 def _batch(
     tokenizer: Any, rng: np.random.Generator, rows: int, whole: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    scenes = []
+    scenes: list[Scene] = []
     while len(scenes) < rows:
         if not is_held_out(scene := draw_scene(rng)):
             scenes.append(scene)
