@@ -95,11 +95,11 @@ def load_config(folder: Path) -> ModelConfig:
         kv_heads=kv_heads,
         head_dim=head_dim,
         context=reader.size("max_position_embeddings", 2048),
-        norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+        norm_eps=reader.number("rms_norm_eps", 1e-6),
         tied=bool(raw.get("tie_word_embeddings", False)),
         attention_bias=bool(raw.get("attention_bias", False)),
         mlp_bias=bool(raw.get("mlp_bias", False)),
-        rope=_rope(raw),
+        rope=_rope(raw, path),
         eos=_end_tokens(folder, raw),
     )
 
@@ -116,6 +116,14 @@ class _Reader:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ModelBroken(f"{self._path}: {name} must be a positive whole number, got {value!r}")
         return value
+
+    def number(self, name: str, default: float) -> float:
+        value = self._raw.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ModelBroken(f"{self._path}: {name} must be a number, got {value!r}")
+        return float(value)
 
 
 def _refuse_unknown(raw: dict[str, Any]) -> None:
@@ -138,7 +146,7 @@ def _refuse_unknown(raw: dict[str, Any]) -> None:
         raise Unsupported("config.json: partial_rotary_factor; only 1.0", field="partial_rotary_factor")
 
 
-def _rope(raw: dict[str, Any]) -> RopeConfig:
+def _rope(raw: dict[str, Any], path: Path) -> RopeConfig:
     """Both spellings: `rope_parameters` (newer) and `rope_theta` with `rope_scaling` (older)."""
     parameters = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
     field = "rope_parameters" if raw.get("rope_parameters") else "rope_scaling"
@@ -148,7 +156,7 @@ def _rope(raw: dict[str, Any]) -> RopeConfig:
             f"config.json: {field}.rope_type {kind!r}; only {', '.join(ROPE_TYPES)}",
             field=f"{field}.rope_type",
         )
-    theta = float(parameters.get("rope_theta") or raw.get("rope_theta") or 10000.0)
+    theta = _Reader(raw | parameters, path).number("rope_theta", 10000.0)
     parameters.setdefault("original_max_position_embeddings", raw.get("max_position_embeddings", 2048))
     needed = {
         "linear": ("factor",),
@@ -157,7 +165,7 @@ def _rope(raw: dict[str, Any]) -> RopeConfig:
     }
     for name in needed.get(kind, ()):
         if not isinstance(parameters.get(name), int | float):
-            raise ModelBroken(f"config.json: {field}.{name} must be a number for rope_type {kind!r}")
+            raise ModelBroken(f"{path}: {field}.{name} must be a number for rope_type {kind!r}")
     return RopeConfig(theta, kind, parameters)
 
 
@@ -168,4 +176,7 @@ def _end_tokens(folder: Path, raw: dict[str, Any]) -> frozenset[int]:
         ids = raw.get("eos_token_id")
     if ids is None:
         return frozenset()
-    return frozenset([ids] if isinstance(ids, int) else ids)
+    ids = [ids] if isinstance(ids, int) else ids
+    if not isinstance(ids, list) or not all(isinstance(token, int) for token in ids):
+        raise ModelBroken(f"{path if path.exists() else folder / 'config.json'}: eos_token_id {ids!r}")
+    return frozenset(ids)

@@ -62,6 +62,11 @@ class Decoder:
         self.weights = weights
         self._eps = torch.tensor(config.norm_eps, device=weights.embedding.device)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and KV cache."""
+        return self.weights.embedding.dtype
+
     def forward(
         self, packed: Packed, cache: Sequence[Tensor], every: int
     ) -> Generator[None, None, Tensor | None]:
@@ -103,9 +108,3 @@ class Decoder:
         return tuple(
             like.new_empty(2 * config.kv_heads, slots, config.head_dim) for _ in range(config.layers)
         )
-
-    def token_bytes(self) -> int:
-        """Bytes of KV cache that one token takes."""
-        config = self.config
-        width = 2 * config.kv_heads * config.head_dim
-        return config.layers * width * self.weights.embedding.element_size()

@@ -62,7 +62,7 @@ class TextPipeline:
         self._settings = settings
         self._cost = CostModel()
         self._planner = Planner(name, config, self._cost, settings.max_rows, settings.max_chunk)
-        self._pool = BlockPool(blocks_for(_pool_tokens(config, decoder, settings)))
+        self._pool = BlockPool(blocks_for(_pool_tokens(config, decoder.dtype, settings)))
         self._index = PrefixIndex(self._pool)
         self._cache = decoder.new_cache(self._pool.size * BLOCK)
         on_cpu = self._cache[0].device.type == "cpu"
@@ -84,10 +84,10 @@ class TextPipeline:
         setting.
         """
         config = load_config(folder)
-        if settings.context_tokens:
-            config = replace(config, context=min(config.context, settings.context_tokens))
+        dtype: torch.dtype = getattr(torch, settings.dtype)
+        config = replace(config, context=_context_tokens(config, dtype, settings))
         tokenizer = ChatTokenizer(folder, config.vocab)
-        weights = load_weights(folder, config, getattr(torch, settings.dtype), torch.device(settings.device))
+        weights = load_weights(folder, config, dtype, torch.device(settings.device))
         return cls(name, config, Decoder(config, weights), tokenizer, settings)
 
     @property
@@ -180,6 +180,8 @@ class TextPipeline:
         if self._settings.prefix_reuse and state.drawn and not state.broken:
             state.publish(self._index)
         state.table.free()
+        # What is kept for later must not scatter the tables of jobs that run now.
+        self._index.shrink(self._pool.size // 4 - self._pool.free)
 
     def _reserve(self, job: Job, count: int) -> bool:
         table = _state(job).table
@@ -286,7 +288,17 @@ def _numbers(places: slice | torch.Tensor) -> Iterable[int]:
     return range(places.start, places.stop) if isinstance(places, slice) else places.tolist()
 
 
-def _pool_tokens(config: ModelConfig, decoder: Decoder, settings: TextSettings) -> int:
+def _affordable_tokens(config: ModelConfig, dtype: torch.dtype) -> int:
+    width = 2 * config.kv_heads * config.head_dim
+    return _POOL_BYTES // (config.layers * width * dtype.itemsize)
+
+
+def _context_tokens(config: ModelConfig, dtype: torch.dtype, settings: TextSettings) -> int:
+    wanted = settings.context_tokens or settings.kv_tokens or _affordable_tokens(config, dtype)
+    return min(config.context, wanted)
+
+
+def _pool_tokens(config: ModelConfig, dtype: torch.dtype, settings: TextSettings) -> int:
     """Raises: ValueError where a single job would not fit."""
     if settings.kv_tokens:
         if settings.kv_tokens < config.context:
@@ -294,5 +306,4 @@ def _pool_tokens(config: ModelConfig, decoder: Decoder, settings: TextSettings) 
                 f"kv_tokens: {settings.kv_tokens} is less than one context of {config.context} tokens"
             )
         return settings.kv_tokens
-    affordable = _POOL_BYTES // decoder.token_bytes()
-    return max(config.context, min(8 * config.context, affordable))
+    return max(config.context, min(8 * config.context, _affordable_tokens(config, dtype)))

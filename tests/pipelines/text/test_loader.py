@@ -122,10 +122,14 @@ def test_what_we_cannot_compute_is_named(copy: Callable[..., Path], field: str, 
         ("num_key_value_heads", 3),
         ("rope_parameters", {"rope_type": "yarn", "rope_theta": 10000.0}),
         ("vocab_size", 100),
+        ("rms_norm_eps", "tiny"),
+        ("rope_parameters", {"rope_type": "default", "rope_theta": "large"}),
+        ("eos_token_id", "<|end|>"),
     ],
 )
 def test_a_config_that_makes_no_sense(copy: Callable[..., Path], field: str, value: Any) -> None:
     path = copy()
+    (path / "generation_config.json").unlink()
     change_json(path / "config.json", **{field: value})
     with pytest.raises(ModelBroken):
         load(path)

@@ -118,4 +118,4 @@ def test_settings_are_checked(wrong: dict[str, object]) -> None:
 
 def test_a_pool_smaller_than_one_context_is_refused(drive: Drive) -> None:
     with pytest.raises(ValueError, match="kv_tokens"):
-        drive(TextSettings(kv_tokens=255))
+        drive(TextSettings(kv_tokens=255, context_tokens=256))
