@@ -13,6 +13,7 @@ from clients.client import Upbeat
 from clients.launch import running_server
 
 OPTIONS = ("--listen", "127.0.0.1:0")
+LISTEN = "0A"
 Start = Callable[[], AbstractAsyncContextManager[str]]
 
 
@@ -43,17 +44,17 @@ def children(pid: int) -> list[int]:
 
 
 def server_pid(address: str) -> int:
-    """The child of this test process that serves; there is one command line with its port or several
-    with port 0, so the children's listening sockets decide."""
+    """The child of this test process that listens on the address (Linux)."""
     port = int(address.rpartition(":")[2])
-    inodes = {
-        line.split()[9]
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
-        if int(line.split()[1].rpartition(":")[2], 16) == port and line.split()[3] == "0A"
-    }
+    inodes = {row[9] for row in _sockets() if int(row[1].rpartition(":")[2], 16) == port and row[3] == LISTEN}
     for pid in children(os.getpid()):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             target = os.readlink(descriptor) if descriptor.is_symlink() else ""
             if target.startswith("socket:[") and target[8:-1] in inodes:
                 return pid
     raise AssertionError(f"no child of this process listens on {port}")
+
+
+def _sockets() -> list[list[str]]:
+    rows = [Path(f"/proc/net/{kind}").read_text().splitlines()[1:] for kind in ("tcp", "tcp6")]
+    return [row.split() for kind in rows for row in kind]

@@ -82,7 +82,7 @@ async def test_a_killed_device_fails_its_streams_and_comes_back(upbeat: Upbeat, 
             assert caught.value.code == "UNAVAILABLE"
         assert time.monotonic() - killed < 1.0
 
-    await serving(address, 30.0)
+    await serving(address, 120.0)
     found = [event async for event in upbeat.generate("Hello", sampling=Sampling(max_tokens=5))]
     assert isinstance(found[-1], Done)
 
@@ -101,5 +101,5 @@ async def test_a_killed_gateway_leaves_no_orphan_and_a_stopped_one_drains(anothe
         os.kill(pid, signal.SIGTERM)
         rest = [event async for event in stream]
         assert isinstance(rest[-1], Done), "a running request finishes within the grace period"
-        await ended(pid, 10.0)
-        await ended(device, 10.0)
+        await ended(pid, 30.0)
+        await ended(device, 30.0)
