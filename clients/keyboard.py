@@ -62,7 +62,9 @@ class Keyboard:
             await self.change()
 
     def _read(self) -> None:
-        data = os.read(self._fd, 4096)
+        data = self._bytes()
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._fd)
         ended = self.line.feed(data) if data else [(Key.END, "")]
         for key, text in ended:
             shown = self._echo
@@ -71,6 +73,13 @@ class Keyboard:
             self._echo = False
         self._show(self.line.text)
         self._changed.set()
+
+    def _bytes(self) -> bytes:
+        """What was typed; nothing once the terminal is gone, which reads as an error or as an end."""
+        try:
+            return os.read(self._fd, 4096)
+        except OSError:
+            return b""
 
     def _show(self, text: str, end: str = "") -> None:
         if self._echo:
