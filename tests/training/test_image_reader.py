@@ -1,4 +1,4 @@
-"""What the text encoder is taught: targets depend on the picture, not on its wording, and the lesson is learnable."""
+"""What the text encoder is taught: targets depend on the picture, not on its wording."""
 
 from __future__ import annotations
 
