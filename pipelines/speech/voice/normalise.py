@@ -91,7 +91,7 @@ def clock_words(hour: str, minute: str, second: str | None, half: str | None) ->
     if second:
         said.append(f"and {_counted(second, 'second')}")
     if half:
-        said.append("a m" if half.lower().startswith("a") else "p m")
+        said.append("a m" if half.lower() == "a" else "p m")
     return " ".join(said)
 
 
@@ -138,6 +138,7 @@ def letters(word: str) -> str:
 
 
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+_HALF = r"([ap])(?:\.m\.(?=\s*\S)|\.?m\b)"
 _MONTH_NAMES = "|".join(_MONTHS)
 _UNIT_NAMES = "|".join(sorted((re.escape(unit) for unit in _UNITS), key=len, reverse=True))
 _RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
@@ -152,10 +153,13 @@ _RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
         lambda m: f"{m[1]} {ordinal_words(m[2])}" + (f", {year_words(m[3])}" if m[3] else ""),
     ),
     (
-        r"\b([01]?\d|2[0-4]):([0-5]\d)(?::([0-5]\d))?(?:\s*([ap]\.?m\b\.?))?",
+        rf"\b([01]?\d|2[0-4]):([0-5]\d)(?::([0-5]\d))?(?:\s*{_HALF})?",
         lambda m: clock_words(m[1], m[2], m[3], m[4]),
     ),
-    (r"\b(1[0-2]|0?[1-9])\s*([ap])\.?m\b", lambda m: f"{number_words(str(int(m[1])))} {m[2].lower()} m"),
+    (
+        rf"\b(1[0-2]|0?[1-9])\s*{_HALF}",
+        lambda m: f"{number_words(str(int(m[1])))} {m[2].lower()} m",
+    ),
     (
         r"([$£€])\s?(\d[\d,]*)(?:\.(\d+))?(\s(?:thousand|million|billion|trillion)\b)?",
         lambda m: money_words(m[1], m[2].rstrip(","), m[3], m[4]) + ("," if m[2].endswith(",") else ""),
