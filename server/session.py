@@ -194,8 +194,8 @@ class Session:
     def drop(self) -> None:
         """The client is gone for good."""
         if self.active is not None:
-            self.active.turn.abandon(self._clock.now())
-            self._close(self.active, keep=False)
+            self._finished(self.active.turn.abandon(self._clock.now()))
+            self.active = None
         self.log.clear()
 
     # --- turns ----------------------------------------------------------------------------------------
@@ -233,5 +233,6 @@ class Session:
             self._history.observe(turn.answer.sent_chars, done.usage.prompt_tokens)
             self._last = turn
         turn_id = turn.turn.turn_id
-        self._clock.call_later(RETENTION_S, lambda: self.log.forget(turn_id))
+        log = self.log  # The timer keeps the log alive, not the session.
+        self._clock.call_later(RETENTION_S, lambda: log.forget(turn_id))
         self._finished(done)
