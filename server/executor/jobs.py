@@ -107,6 +107,7 @@ class JobBook:
             self._emit(job, failed(error))
             return
         self._jobs[job.id] = job
+        self._scheduler.enter(job.tenant)
         self._record_admission(job, arrival.prepared)
         if message.first is not None:
             self._update(job, arrival.first)
@@ -209,6 +210,7 @@ class JobBook:
 
     def _release(self, job: Job) -> None:
         del self._jobs[job.id]
+        self._scheduler.leave(job.tenant)
         self._finished.discard(job.id)
         self._deferred.pop(job.id, None)
         pipeline = self._pipelines[job.pipeline]

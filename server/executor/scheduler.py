@@ -88,6 +88,7 @@ class Scheduler:
         self._ready: dict[str, _Queue] = {}
         self._places: dict[int, tuple[_Queue, _Place]] = {}
         self._tenant_cost: dict[str, float] = {}
+        self._tenant_jobs: dict[str, int] = {}
         self._earned_ms = dict.fromkeys(JobClass, 0.0)
 
     # --- order ----------------------------------------------------------------------------------------
@@ -110,8 +111,6 @@ class Scheduler:
     def offer(self, job: Job) -> None:
         """The job could run now; also after a change of class, deadline or commitment."""
         self.withdraw(job)
-        if job.tenant not in self._tenant_cost:
-            self._tenant_cost[job.tenant] = min(self._tenant_cost.values(), default=0.0)
         urgency = self.urgency(job)
         queue = self._ready.setdefault(job.pipeline, _Queue())
         place = _Place(urgency.rank, urgency.ahead, job.tenant, urgency.deadline_s)
@@ -203,6 +202,22 @@ class Scheduler:
                 break
 
     # --- floors and fairness ----------------------------------------------------------------------------
+
+    def enter(self, tenant: str) -> None:
+        """A job is admitted. A tenant who had none starts level with the least served of the others, so
+        that having been away earns nothing (Virtual Token Counter, Sheng et al., 2024)."""
+        if tenant not in self._tenant_jobs:
+            least = min((self._tenant_cost.get(t, 0.0) for t in self._tenant_jobs), default=0.0)
+            self._tenant_cost[tenant] = max(least, self._tenant_cost.get(tenant, 0.0))
+        self._tenant_jobs[tenant] = self._tenant_jobs.get(tenant, 0) + 1
+
+    def leave(self, tenant: str) -> None:
+        """A job is released. When nobody is left, all accounts are settled."""
+        self._tenant_jobs[tenant] -= 1
+        if not self._tenant_jobs[tenant]:
+            del self._tenant_jobs[tenant]
+        if not self._tenant_jobs:
+            self._tenant_cost.clear()
 
     def charge(self, running: Running, ms: float, suspended: Iterable[Running]) -> None:
         """`running` has used the device for `ms`: rows' tenants pay, waiting classes earn (rule 3)."""

@@ -65,22 +65,36 @@ def test_order(what: str, jobs: list[Job], order: list[int]) -> None:
 def test_tenants_take_turns_by_served_cost() -> None:
     scheduler = Scheduler(DELAY_MS)
     greedy = [job(n, tenant="greedy") for n in range(1, 4)]
-    for each in greedy:
+    modest = job(10, tenant="modest")
+    for each in (*greedy, modest):
+        scheduler.enter(each.tenant)
         scheduler.offer(each)
     scheduler.charge(suspended(greedy[0]), 50.0, ())
-    late = job(10, tenant="modest")
-    scheduler._tenant_cost["modest"] = 0.0
-    scheduler.offer(late)
-    assert next(scheduler.ready("p")) is late
+    assert next(scheduler.ready("p")) is modest
 
 
-def test_a_new_tenant_starts_at_the_least_served_one() -> None:
+def test_a_tenant_who_was_away_starts_level_with_the_least_served() -> None:
     scheduler = Scheduler(DELAY_MS)
-    old = job(1, tenant="old")
-    scheduler.offer(old)
-    scheduler.charge(suspended(old), 1000.0, ())
-    scheduler.offer(job(2, tenant="new"))
-    assert next(scheduler.ready("p")) is old
+    for tenant in ("busy", "away"):
+        scheduler.enter(tenant)
+    scheduler.leave("away")
+    busy = job(1, tenant="busy")
+    scheduler.offer(busy)
+    scheduler.charge(suspended(busy), 1000.0, ())
+    scheduler.enter("away")
+    back = job(2, tenant="away")
+    scheduler.offer(back)
+    assert list(scheduler.ready("p")) == [busy, back]
+    scheduler.charge(suspended(busy), 1.0, ())
+    assert list(scheduler.ready("p")) == [back, busy]
+
+
+def test_accounts_are_settled_when_nobody_is_left() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.enter("a")
+    scheduler.charge(suspended(job(1, tenant="a")), 5.0, ())
+    scheduler.leave("a")
+    assert scheduler.urgency(job(2, tenant="a")).tenant_cost == 0.0
 
 
 DECIDE = [
