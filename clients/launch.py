@@ -14,7 +14,7 @@ from clients.client import Upbeat
 from clients.errors import ClientError
 
 LISTENING = re.compile(rb"listening on (\S+:\d+)")
-START_S = 120.0
+START_S = 240.0
 STOP_S = 15.0
 POLL_S = 0.1
 TAIL_LINES = 12

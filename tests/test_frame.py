@@ -9,11 +9,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from clients.cli import app
 from server.app import RunningServer
@@ -42,6 +45,17 @@ def test_a_clone_is_small(tracked: list[Path]) -> None:
 def test_the_lock_file_names_no_registry() -> None:
     packages = json.loads((ROOT / "tests/node/package-lock.json").read_text())["packages"]
     assert [name for name, entry in packages.items() if "resolved" in entry] == []
+
+
+def test_every_dependency_has_a_pin_in_its_range() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    versions = {canonicalize_name(name): version for name, version in pins.items()}
+    for text in (*project["dependencies"], *project["optional-dependencies"]["dev"]):
+        requirement = Requirement(text)
+        pin = versions.get(canonicalize_name(requirement.name))
+        assert pin is not None, f"{requirement.name} has no pin in constraints.txt"
+        assert requirement.specifier.contains(pin), f"{text} does not allow the pin {pin}"
 
 
 @pytest.mark.parametrize("document", ["README.md", "protos/README.md", ".ci/run"])
