@@ -92,6 +92,7 @@ def load_components(folder: Path, settings: ImageSettings) -> Components:
     """
     index = _read_json(folder / "model_index.json")
     _check_classes(index)
+    _check_options(folder)
     _be_quiet()
     dtype: torch.dtype = getattr(torch, settings.dtype)
     device = torch.device(settings.device)
@@ -136,14 +137,19 @@ def _check_classes(index: dict[str, Any]) -> None:
         raise ModelBroken("model_index.json: scheduler is missing")
 
 
-def _check_fit(parts: Components) -> None:
-    """Options that change what goes into the U-Net, and parts that do not belong together."""
-    unet, vae, text = parts.unet.config, parts.vae.config, parts.text_encoder.config
+def _check_options(folder: Path) -> None:
+    """Options that change what goes into a network."""
+    unet = _read_json(folder / "unet" / "config.json")
     for option in _UNSUPPORTED_UNET:
-        if getattr(unet, option, None) is not None:
-            raise Unsupported(f"unet/config.json: {option} {getattr(unet, option)!r} is not supported")
-    if getattr(text, "use_attention_mask", False):
+        if unet.get(option) is not None:
+            raise Unsupported(f"unet/config.json: {option} {unet[option]!r} is not supported")
+    if _read_json(folder / "text_encoder" / "config.json").get("use_attention_mask"):
         raise Unsupported("text_encoder/config.json: use_attention_mask is not supported")
+
+
+def _check_fit(parts: Components) -> None:
+    """Parts that do not belong together."""
+    unet, vae, text = parts.unet.config, parts.vae.config, parts.text_encoder.config
     if unet.in_channels != vae.latent_channels or unet.out_channels != vae.latent_channels:
         raise Unsupported(
             f"unet/config.json: {unet.in_channels} channels in and {unet.out_channels} out are not supported"

@@ -8,6 +8,7 @@ any evaluation and leaves after its last.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ from pipelines.image.state import ImageState, state_of
 from pipelines.messages import ImageRequest, Input, ModelInfo, Request
 
 _LEAST_WAIT_S: Final = 0.5
+_LOOK_AHEAD: Final = 64
 
 
 class ImagePipeline:
@@ -104,7 +106,7 @@ class ImagePipeline:
 
         Rows that could share the next evaluation but have no embeddings yet are encoded before it.
         """
-        rows = list(ready)
+        rows = list(islice(ready, _LOOK_AHEAD))
         if not rows:
             return None
         kind = state_of(rows[0]).phase

@@ -88,13 +88,13 @@ def _vae() -> AutoencoderKL:
     )
 
 
-def make_folder(folder: Path, prediction_type: str = "epsilon") -> Path:
-    """Writes the whole model, float32, from a fixed seed."""
+def written(folder: Path, prediction_type: str = "epsilon", unet: Any = None, vae: Any = None) -> Path:
+    """Writes a whole model, float32, from a fixed seed; tiny but for the networks that are given."""
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder / "tokenizer")
     pipeline = StableDiffusionPipeline(
-        unet=_unet(),
-        vae=_vae(),
+        unet=unet or _unet(),
+        vae=vae or _vae(),
         text_encoder=_text_encoder(tokenizer),
         tokenizer=tokenizer,
         scheduler=DDIMScheduler(
@@ -182,15 +182,21 @@ class Driver:
 
 
 @pytest.fixture(scope="session")
+def make_folder() -> Callable[..., Path]:
+    """(folder, prediction_type, unet, vae) to a folder in Stable Diffusion's layout."""
+    return written
+
+
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that predicts noise."""
-    return make_folder(tmp_path_factory.mktemp("image") / "tiny")
+    return written(tmp_path_factory.mktemp("image") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def velocity_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that predicts velocity."""
-    return make_folder(tmp_path_factory.mktemp("image") / "velocity", "v_prediction")
+    return written(tmp_path_factory.mktemp("image") / "velocity", "v_prediction")
 
 
 @pytest.fixture(scope="session")
@@ -224,7 +230,7 @@ def diffusers_latents() -> Callable[..., torch.Tensor]:
     """(folder, scheduler class, scheduler changes, prompt, **call options) to diffusers' own latents."""
 
     def run(folder: Path, scheduler: Any, changes: dict[str, Any], prompt: str, **call: Any) -> torch.Tensor:
-        pipeline = DiffusionPipeline.from_pretrained(folder, safety_checker=None)
+        pipeline = DiffusionPipeline.from_pretrained(folder, safety_checker=None, torch_dtype=torch.float32)
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **changes)
         pipeline.set_progress_bar_config(disable=True)
         seed = call.pop("seed")
