@@ -13,34 +13,25 @@ from pathlib import Path
 
 import torch
 
-from kernels import Drawn, Span, draw, plan_attention
-from pipelines.contract import Batch, Budget, Emission, Emitted, Estimate, Job, Pressure
+from kernels import Drawn, draw
+from pipelines.contract import Batch, Budget, Emission, Estimate, Job, Pressure
 from pipelines.cost import UNKNOWN, CostModel
 from pipelines.errors import Exhausted, InvalidRequest
-from pipelines.messages import (
-    Done,
-    Failed,
-    FinishReason,
-    Input,
-    ModelInfo,
-    PromptRevision,
-    Request,
-    TextRequest,
-    TokenChunk,
-)
+from pipelines.messages import Input, ModelInfo, PromptRevision, Request, TextRequest
+from pipelines.text.commit import Committer
 from pipelines.text.config import ModelConfig, load_config
-from pipelines.text.kv_cache import BLOCK, BlockPool, BlockTable, blocks_for
 from pipelines.text.loader import load_weights
-from pipelines.text.model import Decoder, Packed
+from pipelines.text.memory import KvMemory, context_tokens, pool_tokens, slots_for
+from pipelines.text.model import Decoder
+from pipelines.text.packing import draws, pack
 from pipelines.text.planner import Planner, Work
-from pipelines.text.prefix_index import PrefixIndex, root_key
+from pipelines.text.prefix_index import root_key
 from pipelines.text.requests import PreparedPrompt, check_request, prepare_prompt
 from pipelines.text.settings import TextSettings
 from pipelines.text.state import TextState
-from pipelines.text.stream import Piece, TextStream
+from pipelines.text.stream import TextStream
 from pipelines.text.tokenizer import ChatTokenizer
 
-_POOL_BYTES = 1 << 30
 # Scores in one call of the sampler on CPU, a few milliseconds; on a GPU all rows share one transfer.
 _DRAWN_SCORES = 1 << 17
 
@@ -62,10 +53,10 @@ class TextPipeline:
         self._settings = settings
         self._cost = CostModel()
         self._planner = Planner(name, config, self._cost, settings.max_rows, settings.max_chunk)
-        self._pool = BlockPool(blocks_for(_pool_tokens(config, decoder.dtype, settings)))
-        self._index = PrefixIndex(self._pool)
-        self._cache = decoder.new_cache(self._pool.size * BLOCK)
-        on_cpu = self._cache[0].device.type == "cpu"
+        slots = slots_for(pool_tokens(config, decoder.dtype, settings))
+        self._memory = KvMemory(decoder.new_cache(slots), prefix_reuse=settings.prefix_reuse)
+        self._committer = Committer(name, tokenizer, config.eos, config.context, self._memory.index)
+        on_cpu = torch.device(settings.device).type == "cpu"
         self._drawn_at_once = max(1, _DRAWN_SCORES // config.vocab) if on_cpu else settings.max_rows
         self._admitted: dict[int, Job] = {}
         self._info = ModelInfo(
@@ -85,7 +76,7 @@ class TextPipeline:
         """
         config = load_config(folder)
         dtype: torch.dtype = getattr(torch, settings.dtype)
-        config = replace(config, context=_context_tokens(config, dtype, settings))
+        config = replace(config, context=context_tokens(config, dtype, settings))
         tokenizer = ChatTokenizer(folder, config.vocab)
         weights = load_weights(folder, config, dtype, torch.device(settings.device))
         return cls(name, config, Decoder(config, weights), tokenizer, settings)
@@ -114,7 +105,7 @@ class TextPipeline:
                 retry_after_s=self._next_end_s(),
             )
         stream = TextStream(prepared.sampling.stop, strips_space=self._tokenizer.strips_space)
-        job.state = TextState(prepared.sampling, BlockTable(self._pool), stream, [root_key(job.tenant)])
+        job.state = TextState(prepared.sampling, self._memory.table(), stream, [root_key(job.tenant)])
         self._admitted[job.id] = job
 
     def update(self, job: Job, prepared: object) -> None:
@@ -122,8 +113,8 @@ class TextPipeline:
         assert isinstance(prepared, PreparedPrompt)
         state = _state(job)
         state.revise(prepared)
-        if self._settings.prefix_reuse:
-            state.adopt(self._index)
+        if self._memory.index is not None:
+            state.adopt(self._memory.index)
         if prepared.final:
             state.reused = state.table.length
 
@@ -134,7 +125,7 @@ class TextPipeline:
     def plan(self, ready: Iterable[Job], budget: Budget) -> Batch | None:
         rows: list[tuple[Job, int]] = []
         for job, count in self._planner.choose(ready, budget):
-            if self._reserve(job, count):
+            if self._memory.reserve(_state(job).table, count):
                 rows.append((job, count))
             elif not rows:
                 raise Pressure(self._info.name)
@@ -142,20 +133,21 @@ class TextPipeline:
 
     def run(self, batch: Batch) -> Iterator[Emission | None]:
         work: Work = batch.work
-        packed, drawing = self._pack(batch.rows, work.counts)
-        logits = yield from self._decoder.forward(packed, self._cache, work.every)
+        states = [_state(job) for job in batch.rows]
+        drawing = [i for i, count in enumerate(work.counts) if draws(states[i], count)]
+        packed = pack(states, work.counts, self._memory)
+        logits = yield from self._decoder.forward(packed, self._memory.cache, work.every)
         drawn: list[Drawn] = []
         while logits is not None and len(drawn) < len(drawing):
             yield None
             some = slice(len(drawn), len(drawn) + self._drawn_at_once)
-            drawn += draw(logits[some], [_state(job).row_sampling() for job in drawing[some]])
-        tokens = dict(zip((job.id for job in drawing), drawn, strict=True))
+            drawn += draw(logits[some], [states[i].row_sampling() for i in drawing[some]])
+        tokens = dict(zip(drawing, drawn, strict=True))
         emissions: list[Emission] = []
-        for job, count in zip(batch.rows, work.counts, strict=True):
+        for i, job in enumerate(batch.rows):
             if not job.cancelled:
-                emissions += [
-                    Emission(job, chunk) for chunk in self._commit(_state(job), count, tokens.get(job.id))
-                ]
+                chunks = self._committer.commit(states[i], work.counts[i], tokens.get(i))
+                emissions += [Emission(job, chunk) for chunk in chunks]
         yield from emissions
 
     def estimate(self, batch: Batch) -> Estimate:
@@ -168,7 +160,7 @@ class TextPipeline:
         """Blocks that only this job holds."""
         if job.in_slice:
             return 0
-        return sum(1 for block in _state(job).table.blocks if self._pool.count(block) == 1)
+        return self._memory.held_alone(_state(job).table)
 
     def evict(self, job: Job) -> None:
         """The KV is computed again from the job's tokens when its turn comes."""
@@ -177,96 +169,10 @@ class TextPipeline:
     def release(self, job: Job) -> None:
         del self._admitted[job.id]
         state = _state(job)
-        if self._settings.prefix_reuse and state.drawn and not state.broken:
-            state.publish(self._index)
+        if self._memory.index is not None and state.drawn and not state.broken:
+            state.publish(self._memory.index)
         state.table.free()
-        # What is kept for later must not scatter the tables of jobs that run now.
-        self._index.shrink(self._pool.size // 4 - self._pool.free)
-
-    def _reserve(self, job: Job, count: int) -> bool:
-        table = _state(job).table
-        short = table.missing(count) - self._pool.free
-        if short > 0:
-            self._index.shrink(short)
-        return table.reserve(count, self._copy_block)
-
-    def _copy_block(self, source: int, target: int) -> None:
-        for layer in self._cache:
-            layer[:, target * BLOCK : (target + 1) * BLOCK] = layer[:, source * BLOCK : (source + 1) * BLOCK]
-
-    def _pack(self, rows: tuple[Job, ...], counts: tuple[int, ...]) -> tuple[Packed, list[Job]]:
-        """The slice's new tokens, and the jobs that draw a token from it."""
-        device = self._cache[0].device
-        ids: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
-        spans: list[Span] = []
-        last: list[int] = []
-        drawing: list[Job] = []
-        for job, count in zip(rows, counts, strict=True):
-            state = _state(job)
-            reserved = self._reserve(job, count)
-            assert reserved
-            start = state.table.length
-            end = start + count
-            places = state.table.places(0, end)
-            spans.append(
-                Span(len(ids), count, end, places if isinstance(places, slice) else places.to(device))
-            )
-            ids += state.tokens[start:end]
-            positions += range(start, end)
-            slots += _numbers(state.table.places(start, end))
-            if state.final and end == len(state.tokens):
-                last.append(len(ids) - 1)
-                drawing.append(job)
-        packed = Packed(
-            torch.tensor(ids, device=device),
-            torch.tensor(positions, device=device),
-            torch.tensor(slots, device=device),
-            plan_attention(spans, self._cache[0]),
-            torch.tensor(last, dtype=torch.int64, device=device),
-        )
-        return packed, drawing
-
-    def _commit(self, state: TextState, count: int, drawn: Drawn | None) -> list[Emitted]:
-        """Make the slice's work for one row durable; returns what the client gets."""
-        state.table.append(count)
-        if drawn is None:
-            return []
-        if not drawn.finite:
-            state.finished = state.broken = True
-            return [Failed("ModelBroken", f"{self._info.name}: the model computed NaN for this prompt")]
-        if self._settings.prefix_reuse and not state.drawn:
-            state.publish(self._index)
-        state.tokens.append(drawn.id)
-        if drawn.id in self._config.eos:
-            return self._finish(state, state.stream.finish(), FinishReason.STOP)
-        piece = state.stream.push(drawn, self._tokenizer.content(drawn.id))
-        if piece.stopped:
-            return self._finish(state, piece, FinishReason.STOP)
-        limit = state.reached_limit(self._config.context)
-        if limit is None:
-            return [self._chunk(state, piece)] if piece.text or piece.tokens else []
-        rest = state.stream.finish()
-        reason = FinishReason.STOP if rest.stopped else limit
-        return self._finish(state, Piece(piece.text + rest.text, piece.tokens + rest.tokens), reason)
-
-    def _finish(self, state: TextState, piece: Piece, reason: FinishReason) -> list[Emitted]:
-        state.finished = True
-        last: list[Emitted] = [self._chunk(state, piece)] if piece.text or piece.tokens else []
-        return [*last, Done(reason, state.usage())]
-
-    def _chunk(self, state: TextState, piece: Piece) -> TokenChunk:
-        ids = tuple(token.id for token in piece.tokens)
-        if not state.sampling.logprobs:
-            return TokenChunk(piece.text, ids, state.revision)
-        top = tuple(
-            tuple((self._tokenizer.content(i).decode(errors="replace"), log) for i, log in token.top)
-            for token in piece.tokens
-        )
-        return TokenChunk(
-            piece.text, ids, state.revision, tuple(token.logprob for token in piece.tokens), top
-        )
+        self._memory.tidy()
 
     def _next_end_s(self) -> float:
         """When the first running job will have ended at the latest, by the measured pace of decoding."""
@@ -282,28 +188,3 @@ def _state(job: Job) -> TextState:
     state = job.state
     assert isinstance(state, TextState)
     return state
-
-
-def _numbers(places: slice | torch.Tensor) -> Iterable[int]:
-    return range(places.start, places.stop) if isinstance(places, slice) else places.tolist()
-
-
-def _affordable_tokens(config: ModelConfig, dtype: torch.dtype) -> int:
-    width = 2 * config.kv_heads * config.head_dim
-    return _POOL_BYTES // (config.layers * width * dtype.itemsize)
-
-
-def _context_tokens(config: ModelConfig, dtype: torch.dtype, settings: TextSettings) -> int:
-    wanted = settings.context_tokens or settings.kv_tokens or _affordable_tokens(config, dtype)
-    return min(config.context, wanted)
-
-
-def _pool_tokens(config: ModelConfig, dtype: torch.dtype, settings: TextSettings) -> int:
-    """Raises: ValueError where a single job would not fit."""
-    if settings.kv_tokens:
-        if settings.kv_tokens < config.context:
-            raise ValueError(
-                f"kv_tokens: {settings.kv_tokens} is less than one context of {config.context} tokens"
-            )
-        return settings.kv_tokens
-    return max(config.context, min(8 * config.context, _affordable_tokens(config, dtype)))

@@ -10,6 +10,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from pipelines.messages import Sampling
+from pipelines.text.packing import pack
 from pipelines.text.settings import TextSettings
 from tests.text_driver import Driver, Folders, finished
 
@@ -71,8 +72,8 @@ def test_full_logits_equal_transformers(name: str, folders: Folders, drive: Driv
     job = driver.submit(PROMPT)
     pipeline = driver.pipeline
     with torch.inference_mode():
-        packed, _ = pipeline._pack((job,), (job.state.pending,))
-        forward = pipeline._decoder.forward(packed, pipeline._cache, 1)
+        packed = pack([job.state], [job.state.pending], pipeline._memory)
+        forward = pipeline._decoder.forward(packed, pipeline._memory.cache, 1)
         logits = finished(forward)
         expected = reference(torch.tensor([job.state.tokens])).logits[0, -1]
     torch.testing.assert_close(logits[0], expected, atol=1e-4, rtol=1e-4)

@@ -48,7 +48,7 @@ def test_any_edits_end_in_the_whole_prompts_answer(
     assert driver.text(job) == whole.text(twin)
     assert all(chunk.revision == number for chunk in driver.chunks(job))
     driver.release(job)
-    assert driver.pipeline._pool.free == driver.pipeline._pool.size
+    assert driver.pipeline._memory.pool.free == driver.pipeline._memory.pool.size
 
 
 def test_typing_leaves_little_to_do_at_commit(drive: Drive) -> None:

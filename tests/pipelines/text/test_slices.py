@@ -142,10 +142,10 @@ def test_eviction_changes_nothing(drive: Drive) -> None:
         driver.finish(batch)
         victim = jobs[turn % 3]
         if turn % 2 and driver.pipeline.ready(victim):
-            free = driver.pipeline._pool.free
+            free = driver.pipeline._memory.pool.free
             leased = driver.pipeline.leased(victim)
             driver.pipeline.evict(victim)
-            assert driver.pipeline._pool.free == free + leased
+            assert driver.pipeline._memory.pool.free == free + leased
             assert driver.pipeline.leased(victim) == 0
     assert [driver.tokens(job) for job in jobs] == expected
 
@@ -156,7 +156,7 @@ def test_all_memory_comes_back(drive: Drive) -> None:
     driver.finish(driver.plan())  # type: ignore[arg-type]
     for job in jobs:
         driver.release(job)
-    assert driver.pipeline._pool.free == driver.pipeline._pool.size
+    assert driver.pipeline._memory.pool.free == driver.pipeline._memory.pool.size
 
 
 def test_pressure_comes_before_the_most_urgent_row_is_left_out(drive: Drive) -> None:
@@ -205,7 +205,9 @@ def test_nan_fails_its_row_only(drive: Drive) -> None:
     assert driver.done(healthy).reason in (FinishReason.LENGTH, FinishReason.STOP)
     assert driver.tokens(healthy) == alone(drive, "one two three", Sampling(max_tokens=16))
     driver.release(broken)
-    assert len(driver.pipeline._index) == len(healthy.state.keys) - 1, "broken KV is not shared"
+    index = driver.pipeline._memory.index
+    assert index is not None
+    assert len(index) == len(healthy.state.keys) - 1, "broken KV is not shared"
 
 
 def test_the_context_ends_the_answer(drive: Drive) -> None:

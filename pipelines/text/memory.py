@@ -1,0 +1,78 @@
+"""One model's KV memory: the tensors, the pool of blocks over them, and what is kept for later jobs.
+
+A reservation that finds the pool short first takes what only the prefix index holds. Owner: the executor
+thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipelines.text.config import ModelConfig
+from pipelines.text.kv_cache import BLOCK, BlockPool, BlockTable, blocks_for
+from pipelines.text.prefix_index import PrefixIndex
+from pipelines.text.settings import TextSettings
+
+_POOL_BYTES = 1 << 30
+
+
+def context_tokens(config: ModelConfig, dtype: torch.dtype, settings: TextSettings) -> int:
+    """The longest job that is admitted, prompt and answer."""
+    wanted = settings.context_tokens or settings.kv_tokens or _affordable_tokens(config, dtype)
+    return min(config.context, wanted)
+
+
+def pool_tokens(config: ModelConfig, dtype: torch.dtype, settings: TextSettings) -> int:
+    """Raises: ValueError where a single job would not fit."""
+    if not settings.kv_tokens:
+        return max(config.context, min(8 * config.context, _affordable_tokens(config, dtype)))
+    if settings.kv_tokens < config.context:
+        raise ValueError(
+            f"kv_tokens: {settings.kv_tokens} is less than one context of {config.context} tokens"
+        )
+    return settings.kv_tokens
+
+
+def _affordable_tokens(config: ModelConfig, dtype: torch.dtype) -> int:
+    return _POOL_BYTES // (config.layers * 2 * config.kv_heads * config.head_dim * dtype.itemsize)
+
+
+class KvMemory:
+    """`cache`: one tensor a layer, `[2 * kv_heads, slots, head_dim]`; `index` None without prefix reuse."""
+
+    def __init__(self, cache: Sequence[Tensor], *, prefix_reuse: bool) -> None:
+        self.cache = cache
+        self.pool = BlockPool(cache[0].shape[1] // BLOCK)
+        self.index = PrefixIndex(self.pool) if prefix_reuse else None
+
+    def table(self) -> BlockTable:
+        """An empty table."""
+        return BlockTable(self.pool)
+
+    def reserve(self, table: BlockTable, tokens: int) -> bool:
+        """Room for `tokens` more; False, and nothing changed but what was kept for later, without it."""
+        short = table.missing(tokens) - self.pool.free
+        if short > 0 and self.index is not None:
+            self.index.shrink(short)
+        return table.reserve(tokens, self._copy_block)
+
+    def held_alone(self, table: BlockTable) -> int:
+        """Blocks that freeing this table would give back."""
+        return sum(1 for block in table.blocks if self.pool.count(block) == 1)
+
+    def tidy(self) -> None:
+        """What is kept for later must not scatter the tables of jobs that run now: a quarter stays free."""
+        if self.index is not None:
+            self.index.shrink(self.pool.size // 4 - self.pool.free)
+
+    def _copy_block(self, source: int, target: int) -> None:
+        for layer in self.cache:
+            layer[:, target * BLOCK : (target + 1) * BLOCK] = layer[:, source * BLOCK : (source + 1) * BLOCK]
+
+
+def slots_for(tokens: int) -> int:
+    """Slots of whole blocks for so many tokens."""
+    return blocks_for(tokens) * BLOCK

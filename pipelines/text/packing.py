@@ -1,0 +1,50 @@
+"""The new tokens of a slice's rows as one packed forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from kernels import Span, plan_attention
+from pipelines.text.memory import KvMemory
+from pipelines.text.model import Packed
+from pipelines.text.state import TextState
+
+
+def draws(state: TextState, count: int) -> bool:
+    """Whether computing `count` more tokens completes a committed prompt, so that a token is drawn."""
+    return state.final and state.pending == count
+
+
+def pack(states: Sequence[TextState], counts: Sequence[int], memory: KvMemory) -> Packed:
+    """`counts` new tokens of each job, in room behind its committed length."""
+    device = memory.cache[0].device
+    ids: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    spans: list[Span] = []
+    last: list[int] = []
+    for state, count in zip(states, counts, strict=True):
+        reserved = memory.reserve(state.table, count)
+        assert reserved, "the plan has reserved this"
+        start, end = state.table.length, state.table.length + count
+        places = state.table.places(0, end)
+        seen = places if isinstance(places, slice) else places.to(device)
+        spans.append(Span(len(ids), count, end, seen))
+        ids += state.tokens[start:end]
+        positions += range(start, end)
+        slots += _numbers(state.table.places(start, end))
+        if draws(state, count):
+            last.append(len(ids) - 1)
+    return Packed(
+        torch.tensor(ids, device=device),
+        torch.tensor(positions, device=device),
+        torch.tensor(slots, device=device),
+        plan_attention(spans, memory.cache[0]),
+        torch.tensor(last, dtype=torch.int64, device=device),
+    )
+
+
+def _numbers(places: slice | torch.Tensor) -> Iterable[int]:
+    return range(places.start, places.stop) if isinstance(places, slice) else places.tolist()
