@@ -142,10 +142,14 @@ def test_a_higher_pitch_keeps_the_duration(speaker: VitsSpeaker) -> None:
 
 
 def test_what_cannot_be_said_gives_none(speaker: VitsSpeaker) -> None:
-    symbols = [speaker.phonemize(text) for text in ("", "...", " ! ", "12", "a.")]
+    symbols = [speaker.phonemize(text) for text in ("", "...", " ! ", "日", "a.")]
     assert [bool(s.ids) for s in symbols] == [False, False, False, False, True]
     assert [s.ends_sentence for s in symbols] == [False, True, True, False, True]
     assert whole(speaker.begin([Clause(symbols[0])])) == [None]
+
+
+def test_numbers_are_written_out(speaker: VitsSpeaker) -> None:
+    assert speaker.phonemize("12 cats, ok?") == speaker.phonemize("twelve cats, ok?")
 
 
 @pytest.mark.parametrize("options", [{"rate": 0.1}, {"pitch": 3.0}, {"voice": "9"}])
