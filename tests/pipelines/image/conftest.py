@@ -88,7 +88,7 @@ def _vae() -> AutoencoderKL:
     )
 
 
-def written(folder: Path, prediction_type: str = "epsilon", unet: Any = None, vae: Any = None) -> Path:
+def make_folder(folder: Path, prediction_type: str = "epsilon", unet: Any = None, vae: Any = None) -> Path:
     """Writes a whole model, float32, from a fixed seed; tiny but for the networks that are given."""
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder / "tokenizer")
@@ -182,21 +182,21 @@ class Driver:
 
 
 @pytest.fixture(scope="session")
-def make_folder() -> Callable[..., Path]:
+def folder_maker() -> Callable[..., Path]:
     """(folder, prediction_type, unet, vae) to a folder in Stable Diffusion's layout."""
-    return written
+    return make_folder
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that predicts noise."""
-    return written(tmp_path_factory.mktemp("image") / "tiny")
+    return make_folder(tmp_path_factory.mktemp("image") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def velocity_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that predicts velocity."""
-    return written(tmp_path_factory.mktemp("image") / "velocity", "v_prediction")
+    return make_folder(tmp_path_factory.mktemp("image") / "velocity", "v_prediction")
 
 
 @pytest.fixture(scope="session")

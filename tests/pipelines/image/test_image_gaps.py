@@ -97,7 +97,7 @@ def test_the_embedded_model_equals_diffusers(
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[..., Path]) -> Path:
+def large(tmp_path_factory: pytest.TempPathFactory, folder_maker: Callable[..., Path]) -> Path:
     """Stable Diffusion 1.5's topology with a quarter of its channels, random weights, 512x512 pixels."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -115,7 +115,7 @@ def large(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[..., P
         layers_per_block=2,
         norm_num_groups=8,
     )
-    return make_folder(tmp_path_factory.mktemp("large") / "model", unet=unet, vae=vae)
+    return folder_maker(tmp_path_factory.mktemp("large") / "model", unet=unet, vae=vae)
 
 
 @pytest.mark.slow
