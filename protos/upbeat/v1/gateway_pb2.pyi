@@ -55,7 +55,7 @@ class ConverseRequest(_message.Message):
 
     @_builtins.property
     def audio(self) -> Global___AudioInput:
-        """The prompt is spoken."""
+        """The prompt is spoken. With commit_on_silence audio may go on while the answer comes; it is not heard."""
 
     @_builtins.property
     def commit(self) -> Global___CommitPrompt:
@@ -63,7 +63,7 @@ class ConverseRequest(_message.Message):
 
     @_builtins.property
     def interrupt(self) -> Global___InterruptTurn:
-        """The listener has begun to speak: stop speaking now."""
+        """The listener has begun to speak: stop speaking now. A prompt that is not committed goes on."""
 
     @_builtins.property
     def playback(self) -> Global___PlaybackPosition:
@@ -330,6 +330,7 @@ class ResumeTurn(_message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     turn_id: _builtins.str
+    """Empty for the latest one, of which no event may have arrived yet."""
     last_sequence: _builtins.int
     """The last event that arrived; the stream goes on behind it."""
     def __init__(
