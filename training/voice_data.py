@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from pipelines.speech.voice.acoustic import standard_pitch
 from pipelines.speech.voice.config import VoiceConfig
-from pipelines.speech.voice.frontend import Frontend, Spelling
+from pipelines.speech.voice.frontend import Frontend
 from pipelines.speech.voice.normalise import MARKS
+from pipelines.speech.voice.wordparts import Spelling
 from training.voice_analysis import Frames, analyse
 from training.voice_lexicon import GLOTTAL, teacher_text
 from training.voice_teacher import SAMPLE_RATE, Teacher

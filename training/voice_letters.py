@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,18 +21,19 @@ from torch import nn
 from torch.nn import functional
 
 from pipelines.speech.voice.config import LETTERS_FILE, LEXICON_FILE
-from pipelines.speech.voice.frontend import Spelling, read_lexicon
-from pipelines.speech.voice.letters import ALPHABET, REACH, LetterSounds, read_letters, windows
+from pipelines.speech.voice.frontend import STRESSES, read_lexicon
+from pipelines.speech.voice.letters import ALPHABET, REACH, STRESS_MARKS, LetterSounds, read_letters, windows
+from pipelines.speech.voice.wordparts import Spelling
 from training.data import ROOT
 from training.data_split import split_of
 from training.voice_recogniser import word_errors
 
-ROUNDS, PASSES, BATCH = 5, 10, 1024
+ROUNDS, PASSES, BATCH = 4, 12, 512
 LEAST_SOUND = 12
 LETTER_WIDTH, HIDDEN = 16, 320
 
-Sounds = tuple[str, ...]
-Score = Mapping[tuple[str, str], float]
+Sounds: TypeAlias = tuple[str, ...]
+Score: TypeAlias = Mapping[tuple[str, str], float]
 
 
 def align(word: str, phonemes: Spelling, score: Score) -> list[str] | None:
@@ -57,9 +59,7 @@ def align(word: str, phonemes: Spelling, score: Score) -> list[str] | None:
 
 def aligned(lexicon: Mapping[str, Spelling]) -> list[tuple[str, list[str]]]:
     """Every word of letters with its letters' sounds, by `ROUNDS` of hard expectation-maximisation."""
-    score: dict[tuple[str, str], float] = {}
-    for letter in ALPHABET[1:]:
-        score[letter, ""] = -3.0
+    score: dict[tuple[str, str], float] = {(letter, ""): -3.0 for letter in ALPHABET[1:]}
     rows: list[tuple[str, list[str]]] = []
     for _ in track(range(ROUNDS), description="aligning"):
         rows = []
@@ -76,6 +76,17 @@ def aligned(lexicon: Mapping[str, Spelling]) -> list[tuple[str, list[str]]]:
     return rows
 
 
+def bare(sound: str) -> str:
+    """A sound without its stress marks."""
+    return " ".join(phoneme[1:] if phoneme[0] in STRESSES else phoneme for phoneme in sound.split())
+
+
+def mark_of(sound: str) -> int:
+    """The number of a sound's stress mark in `STRESS_MARKS`."""
+    marks = [phoneme[0] for phoneme in sound.split() if phoneme[0] in STRESSES]
+    return STRESS_MARKS.index(marks[0]) if marks else 0
+
+
 class Network(nn.Module):
     """The trainable twin of `LetterSounds`."""
 
@@ -84,30 +95,35 @@ class Network(nn.Module):
         self.letter = nn.Embedding(len(ALPHABET), LETTER_WIDTH)
         self.first = nn.Linear((2 * REACH + 1) * LETTER_WIDTH, HIDDEN)
         self.second = nn.Linear(HIDDEN, sounds)
+        self.stress = nn.Linear(HIDDEN, len(STRESS_MARKS))
 
-    def forward(self, window: torch.Tensor) -> torch.Tensor:
+    def forward(self, window: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(scores of the sounds, scores of the stress marks) of letter windows [letters, 2 * REACH + 1]."""
         inner = functional.dropout(
             functional.relu(self.first(self.letter(window).flatten(1))), 0.1, self.training
         )
-        return torch.as_tensor(self.second(inner))
+        return self.second(inner), self.stress(inner)
 
 
 def train(rows: Sequence[tuple[str, list[str]]], seed: int) -> tuple[Network, Sounds]:
-    """Fits the network to the training words."""
+    """Fits the network to the training words; stress counts a third as much as sound."""
     torch.manual_seed(seed)
-    counts = Counter(sound for _, split in rows for sound in split)
+    counts = Counter(bare(sound) for _, split in rows for sound in split)
     sounds = tuple(sound for sound, count in counts.most_common() if count >= LEAST_SOUND)
     number = {sound: at for at, sound in enumerate(sounds)}
-    kept = [(word, split) for word, split in rows if all(sound in number for sound in split)]
+    kept = [(word, split) for word, split in rows if all(bare(sound) in number for sound in split)]
     inputs = torch.from_numpy(np.concatenate([windows(word) for word, _ in kept]))
-    wanted = torch.tensor([number[sound] for _, split in kept for sound in split])
+    wanted = torch.tensor([number[bare(sound)] for _, split in kept for sound in split])
+    marks = torch.tensor([mark_of(sound) for _, split in kept for sound in split])
     model = Network(len(sounds))
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     steps = PASSES * (len(wanted) // BATCH)
     plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in track(range(PASSES), description="letters"):
         for rows_at in torch.randperm(len(wanted))[: len(wanted) // BATCH * BATCH].view(-1, BATCH):
-            loss = functional.cross_entropy(model(inputs[rows_at]), wanted[rows_at])
+            sound_scores, mark_scores = model(inputs[rows_at])
+            of_sound = functional.cross_entropy(sound_scores, wanted[rows_at])
+            loss = of_sound + functional.cross_entropy(mark_scores, marks[rows_at]) / 3
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -123,6 +139,8 @@ def save(model: Network, sounds: Sounds, path: Path) -> None:
         "first_bias": model.first.bias,
         "second": model.second.weight.T,
         "second_bias": model.second.bias,
+        "stress": model.stress.weight.T,
+        "stress_bias": model.stress.bias,
     }
     halves = {name: np.ascontiguousarray(value.detach().half().numpy()) for name, value in arrays.items()}
     save_file(halves, path, metadata={"sounds": "|".join(sounds)})
@@ -137,6 +155,7 @@ def main() -> None:
     """The command line: trains beside the lexicon and prints the error on words held out."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "models" / "upbeat-voice")
+    parser.add_argument("--out", type=Path, help="where to write instead of beside the lexicon")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -146,8 +165,9 @@ def main() -> None:
     held = {word: said for word, said in lexicon.items() if split_of(f"voice/word/{word}") == "test"}
     rows = aligned({word: said for word, said in lexicon.items() if word not in held})
     model, sounds = train(rows, options.seed)
-    save(model, sounds, options.folder / LETTERS_FILE)
-    guess = read_letters(options.folder / LETTERS_FILE)
+    path = options.out or options.folder / LETTERS_FILE
+    save(model, sounds, path)
+    guess = read_letters(path)
     assert isinstance(guess, LetterSounds)
     wrong = sum(phoneme_errors(guess(word), said) for word, said in held.items())
     exact = sum(phoneme_errors(guess(word), said) == 0 for word, said in held.items())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pocketsphinx
 
-from pipelines.speech.voice.frontend import Spelling
+from pipelines.speech.voice.wordparts import Spelling
 from training.voice_teacher import Teacher
 
 WORDS = 50_000

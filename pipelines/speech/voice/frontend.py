@@ -10,13 +10,12 @@ from pathlib import Path
 
 from pipelines.speech.speaker import Symbols
 from pipelines.speech.voice.normalise import MARKS, spoken
+from pipelines.speech.voice.wordparts import Spelling, from_parts
 
 PACK = 6
 MARK_ORDER = (",", ".", "?", "!")
 STRESSES = {"'": 2, ",": 1}
 VOWEL_LETTERS = "aeiou"
-Spelling = tuple[str, ...]
-"""Phonemes of a word, each with its stress mark (`'` or `,`) before it: `("h", "@", "l", "'oU")`."""
 
 
 def pack(phoneme: int, stress: int, word_end: bool) -> int:
@@ -60,12 +59,8 @@ class Frontend:
         """A word's phonemes; `the` is said otherwise before a vowel."""
         if word == "the" and after[0] in VOWEL_LETTERS:
             return self._lexicon.get("the+", self._lexicon["the"])
-        known = self._lexicon.get(word)
-        if known is not None:
-            return known
-        if word.endswith("'s") and word[:-2] in self._lexicon:
-            return (*self._lexicon[word[:-2]], "s" if word[-3] in "ptkf" else "z")
-        return self._guess(word)
+        known = self._lexicon.get(word) or from_parts(word, self._lexicon)
+        return known if known is not None else self._guess(word)
 
     def ids(self, words: Sequence[tuple[str, Spelling]]) -> tuple[int, ...]:
         """Symbol ids of spelled words; phonemes that the model doesn't know are left out."""

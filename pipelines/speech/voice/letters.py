@@ -14,11 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from pipelines.speech.voice.frontend import STRESSES, Spelling
+from pipelines.speech.voice.frontend import STRESSES
+from pipelines.speech.voice.wordparts import Spelling
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz'"
 REACH = 4
 PRIMARY = "'"
+STRESS_MARKS = ("", ",", PRIMARY)
+VOWEL_SIGNS = frozenset("aAeEiIoOuUV03@")
 Float = npt.NDArray[np.float32]
 
 
@@ -39,6 +42,8 @@ class LetterSounds:
     first_bias: Float
     second: Float
     second_bias: Float
+    stress: Float
+    stress_bias: Float
 
     def __call__(self, word: str) -> Spelling:
         """The phonemes of a word, with exactly one primary stress where it has a stressed vowel at all."""
@@ -47,7 +52,19 @@ class LetterSounds:
         inner = self.letter[windows(word)].reshape(len(word), -1)
         inner = np.maximum(inner @ self.first + self.first_bias, 0.0)
         best = (inner @ self.second + self.second_bias).argmax(axis=1)
-        return one_stress([phoneme for at in best for phoneme in self.sounds[at].split()])
+        marks = (inner @ self.stress + self.stress_bias).argmax(axis=1)
+        said = [stressed(self.sounds[at], STRESS_MARKS[mark]) for at, mark in zip(best, marks, strict=True)]
+        return one_stress([phoneme for sound in said for phoneme in sound])
+
+
+def stressed(sound: str, mark: str) -> list[str]:
+    """The phonemes of a sound with the mark on its first vowel, if it has one."""
+    phonemes = sound.split()
+    for at, phoneme in enumerate(phonemes):
+        if phoneme[0] in VOWEL_SIGNS:
+            phonemes[at] = mark + phoneme
+            break
+    return phonemes
 
 
 def one_stress(phonemes: Sequence[str]) -> Spelling:

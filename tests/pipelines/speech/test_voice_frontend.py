@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from pipelines.speech.speaker import Symbols
-from pipelines.speech.voice.frontend import Frontend, Spelling, pack
+from pipelines.speech.voice.frontend import Frontend, pack
 from pipelines.speech.voice.letters import REACH, one_stress, windows
+from pipelines.speech.voice.wordparts import Spelling, from_parts
 
 PHONEMES = (",", ".", "?", "!", "D", "@2", "I2", "k", "a", "t", "s", "z", "aI")
 LEXICON: dict[str, Spelling] = {
@@ -70,3 +72,32 @@ def test_one_primary_stress() -> None:
     assert one_stress(["'a", "t", "'aI"]) == ("'a", "t", ",aI")
     assert one_stress([",a", "t", ",aI"]) == ("'a", "t", ",aI")
     assert one_stress(["t", "s"]) == ("t", "s")
+
+
+KNOWN: dict[str, Spelling] = {
+    "bake": ("b", "'eI", "k"),
+    "box": ("b", "'0", "k", "s"),
+    "stop": ("s", "t", "'0", "p"),
+    "try": ("t", "r", "'aI"),
+    "web": ("w", "'E", "b"),
+}
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("boxes", ("b", "'0", "k", "s", "I#", "z")),
+        ("box's", ("b", "'0", "k", "s", "I#", "z")),
+        ("webs", ("w", "'E", "b", "z")),
+        ("baking", ("b", "'eI", "k", "I", "N")),
+        ("stopped", ("s", "t", "'0", "p", "t")),
+        ("retried", None),
+        ("tried", ("t", "r", "'aI", "d")),
+        ("webbox", ("w", "'E", "b", "b", ",0", "k", "s")),
+        ("restop", ("r", "i:", "s", "t", "'0", "p")),
+        ("ing", None),
+        ("xyzzy", None),
+    ],
+)
+def test_words_from_parts(word: str, said: Spelling | None) -> None:
+    assert from_parts(word, KNOWN) == said
