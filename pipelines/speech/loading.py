@@ -35,8 +35,9 @@ class LoadedSpeaker:
     has_pauses: bool = False
 
 
-def load_speaker(folder: Path) -> LoadedSpeaker:
-    """The speaker in `folder`, warmed up by one short clause.
+def load_speaker(folder: Path, device: str = "cpu") -> LoadedSpeaker:
+    """The speaker in `folder`, warmed up by one short clause. The embedded voice is at home on the CPU and
+    stays there; VITS goes to `device`.
 
     Raises: Unsupported naming the model type, ModelBroken naming the file at fault.
     """
@@ -45,7 +46,7 @@ def load_speaker(folder: Path) -> LoadedSpeaker:
         known = ", ".join(sorted(_FAMILIES))
         raise Unsupported(f"{folder}: a speech model of type {family!r} is not supported; supported: {known}")
     try:
-        loaded = _FAMILIES[family](folder)
+        loaded = _FAMILIES[family](folder, device)
     except (OSError, ValueError, RuntimeError, KeyError, EOFError, LZMAError, SafetensorError) as error:
         raise ModelBroken(f"{folder}: {error}") from error
     with torch.inference_mode():
@@ -80,14 +81,14 @@ def _model_type(folder: Path) -> str:
     return str(config.get("model_type", "")) if isinstance(config, dict) else ""
 
 
-def _vits(folder: Path) -> LoadedSpeaker:
+def _vits(folder: Path, device: str) -> LoadedSpeaker:
     from pipelines.speech.vits import VitsSpeaker
 
-    speaker = VitsSpeaker.load(folder)
+    speaker = VitsSpeaker.load(folder, device)
     return LoadedSpeaker(speaker, "vits", speaker.parameters, (speaker.language,) if speaker.language else ())
 
 
-def _embedded(folder: Path) -> LoadedSpeaker:
+def _embedded(folder: Path, _device: str) -> LoadedSpeaker:
     from pipelines.speech.voice.embedded import load_voice
 
     return LoadedSpeaker(load_voice(folder), "upbeat-voice", _parameters(folder), ("en",), has_pauses=True)
@@ -102,4 +103,4 @@ def _parameters(folder: Path) -> int:
     return total
 
 
-_FAMILIES: dict[str, Callable[[Path], LoadedSpeaker]] = {"upbeat-voice": _embedded, "vits": _vits}
+_FAMILIES: dict[str, Callable[[Path, str], LoadedSpeaker]] = {"upbeat-voice": _embedded, "vits": _vits}

@@ -59,7 +59,8 @@ class SpeechPipeline:
 
         Raises: Unsupported naming the model type; ModelBroken naming the file at fault.
         """
-        return cls(name, load_speaker(folder), settings)
+        settings = settings or SpeechSettings()
+        return cls(name, load_speaker(folder, settings.device), settings)
 
     @property
     def info(self) -> ModelInfo:

@@ -12,13 +12,14 @@ class SpeechSettings:
     """Limits of one loaded voice.
 
     max_jobs: jobs admitted at once. max_rows: rows of one slice. max_characters: text of one job that may
-    wait to be spoken. The pauses (seconds at rate 1) come before the next clause and belong to the audio;
-    they are added where the voice makes none itself.
+    wait to be spoken. device: torch's name of where a VITS folder runs. The pauses (seconds at rate 1) come
+    before the next clause and belong to the audio; they are added where the voice makes none itself.
     """
 
     max_jobs: int = 64
     max_rows: int = 16
     max_characters: int = 20_000
+    device: str = "cpu"
     sentence_pause_s: float = 0.25
     phrase_pause_s: float = 0.09
 
