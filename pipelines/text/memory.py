@@ -60,8 +60,13 @@ class KvMemory:
         return table.reserve(tokens, self._copy_block)
 
     def held_alone(self, table: BlockTable) -> int:
-        """Blocks that freeing this table would give back."""
-        return sum(1 for block in table.blocks if self.pool.count(block) == 1)
+        """Blocks that freeing this table would leave free, or only kept for later."""
+        kept = self.index.holds if self.index is not None else lambda block: False
+        return sum(1 for block in table.blocks if self.pool.count(block) == 1 + kept(block))
+
+    def room(self) -> int:
+        """Blocks that are free, or only kept for later."""
+        return self.pool.free + (self.index.idle() if self.index is not None else 0)
 
     def tidy(self) -> None:
         """What is kept for later must not scatter the tables of jobs that run now: a quarter stays free."""

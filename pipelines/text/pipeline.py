@@ -157,7 +157,7 @@ class TextPipeline:
         self._cost.observe(batch, device_ms)
 
     def leased(self, job: Job) -> int:
-        """Blocks that only this job holds."""
+        """Blocks that no other job holds."""
         if job.in_slice:
             return 0
         return self._memory.held_alone(_state(job).table)

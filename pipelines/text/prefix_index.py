@@ -38,6 +38,11 @@ class PrefixIndex:
     def __init__(self, pool: BlockPool) -> None:
         self._pool = pool
         self._blocks: OrderedDict[bytes, int] = OrderedDict()
+        self._held: set[int] = set()
+
+    def holds(self, block: int) -> bool:
+        """Whether the index is one of the block's holders."""
+        return block in self._held
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -59,15 +64,22 @@ class PrefixIndex:
         for key, block in chain:
             if key not in self._blocks:
                 self._pool.hold(block)
+                self._held.add(block)
                 self._blocks[key] = block
         self._use([key for key, _ in chain])
+
+    def idle(self) -> int:
+        """Blocks that no table holds."""
+        return sum(1 for block in self._held if self._pool.count(block) == 1)
 
     def shrink(self, blocks: int) -> int:
         """Free up to so many blocks that only the index holds; returns how many were."""
         idle = (key for key, block in self._blocks.items() if self._pool.count(block) == 1)
         dropped = [key for key, _ in zip(idle, range(blocks), strict=False)]
         for key in dropped:
-            self._pool.drop(self._blocks.pop(key))
+            block = self._blocks.pop(key)
+            self._held.remove(block)
+            self._pool.drop(block)
         return len(dropped)
 
     def _use(self, keys: Sequence[bytes]) -> None:

@@ -79,11 +79,12 @@ def test_full_logits_equal_transformers(name: str, folders: Folders, drive: Driv
     torch.testing.assert_close(logits[0], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_bfloat16_is_near(drive: Drive) -> None:
-    texts = []
-    for dtype in ("float32", "bfloat16"):
-        driver = drive(TextSettings(dtype=dtype))
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_near(drive: Drive, dtype: str) -> None:
+    logged = []
+    for setting in ("float32", dtype):
+        driver = drive(TextSettings(dtype=setting))
         job = driver.submit(PROMPT, Sampling(max_tokens=1, logprobs=5))
         driver.drain()
-        texts.append(driver.chunks(job))
-    assert texts[1][0].logprobs[0] == pytest.approx(texts[0][0].logprobs[0], abs=0.5)
+        logged.append(driver.chunks(job)[0].logprobs[0])
+    assert logged[1] == pytest.approx(logged[0], abs=0.5)

@@ -106,6 +106,7 @@ class Simulation:
                 held[block] += 1
         for block in self.index._blocks.values():
             held[block] += 1
+        assert self.index._held == set(self.index._blocks.values())
         assert held == [self.pool.count(block) for block in range(BLOCKS)]
         assert self.pool.free == held.count(0)
 

@@ -142,10 +142,10 @@ def test_eviction_changes_nothing(drive: Drive) -> None:
         driver.finish(batch)
         victim = jobs[turn % 3]
         if turn % 2 and driver.pipeline.ready(victim):
-            free = driver.pipeline._memory.pool.free
+            room = driver.pipeline._memory.room()
             leased = driver.pipeline.leased(victim)
             driver.pipeline.evict(victim)
-            assert driver.pipeline._memory.pool.free == free + leased
+            assert driver.pipeline._memory.room() == room + leased
             assert driver.pipeline.leased(victim) == 0
     assert [driver.tokens(job) for job in jobs] == expected
 
@@ -159,9 +159,11 @@ def test_all_memory_comes_back(drive: Drive) -> None:
     assert driver.pipeline._memory.pool.free == driver.pipeline._memory.pool.size
 
 
-def test_pressure_comes_before_the_most_urgent_row_is_left_out(drive: Drive) -> None:
-    driver = drive(TextSettings(kv_tokens=256, prefix_reuse=False))
-    jobs = [driver.submit(LONG, Sampling(max_tokens=100)) for _ in range(3)]
+@pytest.mark.parametrize("prefix_reuse", [False, True])
+def test_pressure_comes_before_the_most_urgent_row_is_left_out(drive: Drive, prefix_reuse: bool) -> None:
+    driver = drive(TextSettings(kv_tokens=256, prefix_reuse=prefix_reuse))
+    texts, how = ("one ", "two ", "three "), Sampling(max_tokens=60, temperature=1.0)
+    jobs = [driver.submit(text + LONG, how) for text in texts]
     evictions = 0
     while jobs_left := [job for job in driver.jobs if not job.state.finished]:
         ready = [job for job in jobs_left if driver.pipeline.ready(job)]
@@ -179,8 +181,7 @@ def test_pressure_comes_before_the_most_urgent_row_is_left_out(drive: Drive) -> 
         for job in [job for job in driver.jobs if job.state.finished]:
             driver.release(job)
     assert evictions
-    expected = alone(drive, LONG, Sampling(max_tokens=100))
-    assert [driver.tokens(job) for job in jobs] == [expected] * 3
+    assert [driver.tokens(job) for job in jobs] == [alone(drive, text + LONG, how) for text in texts]
 
 
 def test_admission_is_bounded_and_says_when_to_return(drive: Drive) -> None:
