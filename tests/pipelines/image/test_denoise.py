@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
 
 from pipelines.image.pipeline import ImagePipeline
+from pipelines.image.settings import ImageSettings
 from pipelines.image.state import state_of
 
 DPM = {"algorithm_type": "dpmsolver++", "solver_order": 2}
@@ -63,6 +66,42 @@ def test_latents_equal_diffusers_for_velocity(
     call = {"num_inference_steps": 4, "guidance_scale": 3.0, "seed": 9, "width": 64, "height": 96}
     wanted = diffusers_latents(velocity_folder, scheduler, changes, "a " * 60, **call)
     torch.testing.assert_close(driver.latents[job.id], wanted, atol=1e-3, rtol=0)
+
+
+def test_the_folders_own_pndm(
+    driver_of: Callable[[ImagePipeline], Any],
+    folder: Path,
+    tmp_path: Path,
+    diffusers_latents: Callable[..., torch.Tensor],
+) -> None:
+    """A sampler with more evaluations than steps, the one that Stable Diffusion 1.5 names."""
+    copied = Path(shutil.copytree(folder, tmp_path / "model"))
+    for name, change in (
+        ("model_index.json", {"scheduler": ["diffusers", "PNDMScheduler"]}),
+        ("scheduler/scheduler_config.json", {"skip_prk_steps": True}),
+    ):
+        (copied / name).write_text(json.dumps({**json.loads((copied / name).read_text()), **change}))
+    driver = driver_of(ImagePipeline.load(copied, name="pndm"))
+    job = driver.admit("red", steps=6, guidance=4.0, seed=5, preview_every=3)
+    driver.finish(job)
+    call = {"num_inference_steps": 6, "guidance_scale": 4.0, "seed": 5}
+    wanted = diffusers_latents(folder, PNDMScheduler, {"skip_prk_steps": True}, "red", **call)
+    torch.testing.assert_close(driver.latents[job.id], wanted, atol=1e-3, rtol=0)
+    *pictures, done = driver.emitted[job.id]
+    assert [picture.step for picture in pictures] == [3, 6, 6]
+    assert done.usage.evaluations == 7
+
+
+def test_half_precision_stays_close(
+    driver: Any, driver_of: Callable[[ImagePipeline], Any], folder: Path
+) -> None:
+    half = driver_of(ImagePipeline.load(folder, name="half", settings=ImageSettings(dtype="bfloat16")))
+    jobs = driver.admit(steps=4), half.admit(steps=4)
+    driver.finish(jobs[0])
+    half.finish(jobs[1])
+    found = half.latents[jobs[1].id]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, driver.latents[jobs[0].id], atol=0.2, rtol=0.1)
 
 
 def test_the_prompt_and_the_seed_matter(driver: Any) -> None:
