@@ -115,7 +115,7 @@ def whole_number_noise(seed: int, position: int, token: int) -> float:
     return -math.log(-math.log((bits + 0.5) / 2**32))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, derandomize=True, max_examples=30)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 5000), st.integers(0, 7))
 def test_batching_changes_nothing(seed: int, position: int, place: int) -> None:
     row = RowSampling(position, seed=seed, temperature=0.9, top_p=0.9)

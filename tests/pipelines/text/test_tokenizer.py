@@ -38,7 +38,7 @@ def test_templates_render_as_in_transformers(ours: ChatTokenizer, theirs: PreTra
     assert ours.encode(rendered) == expected
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, derandomize=True, max_examples=50)
 @given(st.text(max_size=30))
 def test_bytes_of_tokens_are_the_text(ours: ChatTokenizer, text: str) -> None:
     ids = ours._tokenizer.encode(text, add_special_tokens=False).ids
@@ -49,7 +49,7 @@ def test_special_tokens_say_nothing(ours: ChatTokenizer) -> None:
     assert [ours.content(token) for token in range(5)] == [b""] * 5
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.text(st.sampled_from("one two\n Ä🙂"), max_size=20), st.text(st.sampled_from("one Ä"), max_size=6))
 def test_an_open_prompt_is_nearly_always_kept(ours: ChatTokenizer, text: str, more: str) -> None:
     """It holds no closing tokens, and at most a token of it changes as the text goes on."""
