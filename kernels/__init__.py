@@ -1,6 +1,6 @@
 """What the pipelines compute on a device, by name. Kernels import neither grpc, asyncio nor pipelines.
 
-Every name here is specified by its plain torch form in `kernels.reference`, which runs on any device.
+All of it is plain torch so far, the specification of what a faster kernel must equal, and runs on any device.
 """
 
 from kernels.linear import Linear, linear, linear_add, pack

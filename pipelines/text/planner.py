@@ -51,9 +51,9 @@ class Planner:
     def choose(self, ready: Iterable[Job], budget: Budget) -> list[tuple[Job, int]]:
         """Rows in urgency order with how many tokens each computes."""
         candidates = [(job, _state(job).pending) for job in islice(ready, self._max_rows)]
-        if not candidates:
-            return []
         decodes = sum(1 for _, pending in candidates if pending == 1)
+        if decodes == len(candidates):
+            return candidates
         room = max(self._tokens_within(budget) - decodes, SMALLEST)
         chosen: list[tuple[Job, int]] = []
         for job, pending in candidates:
