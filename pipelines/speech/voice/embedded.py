@@ -1,9 +1,9 @@
-"""The embedded voice behind `Speaker`: symbols to acoustics, then frames block by block, then audio chunk
-by chunk.
+"""The embedded voice behind `Speaker`: symbols to acoustics, frames block by block, audio chunk by chunk.
 
 Rules
 1. `begin` runs the encoder, so durations, pitch and running phase of the whole clause are known; frames are
-   not.
+   not. It takes clauses one by one: over seconds, a running phase turns the rounding of another batch's shape
+   into audible differences.
 2. `chunk` decodes a block of frames when it is about to run out of them, with the decoder's full context on
    both sides, and synthesises `chunk_frames` of them. Both are pure functions of the clause, so that
    streamed audio equals whole audio and rows do not see each other.
@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from pipelines.speech.speaker import (
     PITCH_LIMITS,
@@ -29,6 +29,7 @@ from pipelines.speech.speaker import (
     ChunkRow,
     Clause,
     ClauseState,
+    FloatArray,
     Prosody,
     Symbols,
 )
@@ -47,7 +48,10 @@ from pipelines.speech.voice.frontend import MARK_ORDER, PACK, Frontend, read_lex
 from pipelines.speech.voice.letters import read_letters
 from pipelines.speech.voice.vocoder import AFTER, BEFORE, SILENT, Vocoder, frame_phases, soft_limit
 
-BEGIN_ROWS, DECODE_ROWS, SPEAK_ROWS = 4, 4, 4
+DECODE_ROWS, SPEAK_ROWS = 4, 4
+LONGEST_CLAUSE = 1_024
+"""Symbols; about 1,000 characters. Attention over more would hold the device too long between two yields."""
+FADE_SAMPLES = 64
 LONGEST_FRAMES = 100
 """Cap on one symbol's duration, frames."""
 LEAST_PITCH_HZ, MOST_PITCH_HZ = 60.0, 500.0
@@ -125,12 +129,9 @@ class EmbeddedVoice:
         """See `Speaker.begin`."""
         for clause in clauses:
             self._check(clause)
-        speaking = [at for at, clause in enumerate(clauses) if clause.symbols.ids]
-        states: list[ClauseState | None] = [None] * len(clauses)
-        for group in _groups(speaking, BEGIN_ROWS):
-            found = yield from self._encode([clauses[at] for at in group])
-            for at, state in zip(group, found, strict=True):
-                states[at] = state
+        states: list[ClauseState | None] = []
+        for clause in clauses:
+            states.append((yield from self._encode(clause)) if clause.symbols.ids else None)
         return states
 
     def chunk(self, states: Sequence[ClauseState]) -> Generator[None, None, list[ChunkRow]]:
@@ -153,6 +154,10 @@ class EmbeddedVoice:
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}; it must be between {low} and {high}")
+        if len(clause.symbols.ids) > LONGEST_CLAUSE:
+            raise ValueError(
+                f"clause has {len(clause.symbols.ids)} symbols; at most {LONGEST_CLAUSE} are spoken"
+            )
         if clause.voice and clause.voice not in self.voices:
             raise ValueError(f"voice is {clause.voice!r}; this speaker has {', '.join(self.voices)}")
 
@@ -166,22 +171,18 @@ class EmbeddedVoice:
         """One past the last frame that the next chunk reads."""
         return min(row.at + self._config.chunk_frames + AFTER, row.acoustics.frames)
 
-    def _encode(self, clauses: Sequence[Clause]) -> Generator[None, None, list[VoiceState]]:
-        ids = pad_sequence([torch.tensor(clause.symbols.ids) for clause in clauses], batch_first=True)
-        lengths = torch.tensor([len(clause.symbols.ids) for clause in clauses])
-        before = torch.tensor([before_features(clause.before) for clause in clauses])
-        x, mask = self._model.embed(ids, lengths, before)
+    def _encode(self, clause: Clause) -> Generator[None, None, VoiceState]:
+        ids = torch.tensor([clause.symbols.ids])
+        lengths = torch.tensor([len(clause.symbols.ids)])
+        x, mask = self._model.embed(ids, lengths, torch.tensor([before_features(clause.before)]))
         for layer in self._model.encoder:
             x = layer(x, mask)
             yield
         predicted = self._model.heads(x)
         yield
-        states = []
-        for row, clause in enumerate(clauses):
-            length = len(clause.symbols.ids)
-            states.append(self._state(clause, x[row, :length], predicted[row, :length]))
-            yield
-        return states
+        state = self._state(clause, x[0], predicted[0])
+        yield
+        return state
 
     def _state(self, clause: Clause, hidden: Tensor, predicted: Tensor) -> VoiceState:
         durations = whole_durations(predicted[:, 0], clause.rate)
@@ -253,9 +254,13 @@ class EmbeddedVoice:
 
     def _row(self, row: VoiceState, wave: Tensor) -> ChunkRow:
         count = min(self._config.chunk_frames, row.acoustics.frames - row.at)
-        audio = wave[: count * self._config.hop].numpy().copy()
+        audio: FloatArray = wave[: count * self._config.hop].numpy().copy()
         at = row.at + count
+        ramp = np.arange(FADE_SAMPLES, dtype=np.float32) / FADE_SAMPLES
+        if row.at == 0:
+            audio[:FADE_SAMPLES] *= ramp
         if at == row.acoustics.frames:
+            audio[-FADE_SAMPLES:] *= ramp[::-1]
             return audio, None
         base = max(at - BEFORE, 0)
         drop = base - row.base

@@ -76,6 +76,14 @@ def test_speech_is_level_and_never_clips(voice: EmbeddedVoice) -> None:
     assert 20 * np.log10(max(loud) / min(loud)) < 3.0
 
 
+def test_a_clause_starts_and_ends_at_zero(voice: EmbeddedVoice) -> None:
+    for text in TEXTS:
+        audio = speak_aloud(voice, text)
+        assert audio[0] == 0.0
+        assert audio[-1] == 0.0
+        assert float(np.abs(np.diff(audio[:100])).max()) < 0.2
+
+
 def test_no_clicks_at_chunk_borders(voice: EmbeddedVoice) -> None:
     bend = np.abs(np.diff(speak_aloud(voice, TEXTS[2]), 2))
     borders = np.arange(voice.chunk_samples, len(bend) - 2, voice.chunk_samples)
@@ -150,6 +158,7 @@ def test_nothing_to_say_has_no_state(voice: EmbeddedVoice) -> None:
         (Clause(Symbols((1,), True), rate=float("nan")), "rate"),
         (Clause(Symbols((1,), True), pitch=0.1), "pitch"),
         (Clause(Symbols((1,), True), voice="nobody"), "voice"),
+        (Clause(Symbols((1,) * 1025, True)), "symbols"),
     ],
 )
 def test_bad_clauses_name_the_field(voice: EmbeddedVoice, clause: Clause, named: str) -> None:
