@@ -200,7 +200,7 @@ class _Withheld(torch.nn.Module):
 
 def _prepared(model: Any, device: torch.device) -> tuple[Any, Any]:
     """The model without its decoder, and the decoder, both for inference and with their points."""
-    model.eval().to(device)
+    model.eval().requires_grad_(False).to(device)
     for module in model.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
