@@ -27,6 +27,8 @@ PIECE_MACS: Final = 150_000_000
 PIECE_ELEMENTS: Final = 1_500_000
 WORTH_DIVIDING_MACS: Final = 2 * PIECE_MACS
 _SCORE_MACS: Final = 24  # what one attention score costs beside its products: exponential, rescaling
+_LEAST_CHANNELS: Final = 16  # fewer outputs of a convolution cost as much as these
+_ELEMENT_MACS: Final = 48  # what it costs to read or write an element of an image, fresh memory included
 Function = Callable[..., Any]
 
 
@@ -100,7 +102,8 @@ def _conv2d(
     reach = (weight.shape[2] - 1) * _pair(dilation)[0] + 1
     height = (x.shape[2] + 2 * pad_h - reach) // step + 1
     width = (x.shape[3] + 2 * pad_w - (weight.shape[3] - 1) * _pair(dilation)[1] - 1) // _pair(stride)[1] + 1
-    row_macs = max(weight.shape[0], 16) * weight[0].numel() * width  # few channels cost as much as 16
+    pixel_macs = max(weight.shape[0], _LEAST_CHANNELS) * weight[0].numel()
+    row_macs = (pixel_macs + _ELEMENT_MACS * (x.shape[1] + weight.shape[0])) * width
     if x.shape[0] * height * row_macs <= PIECE_MACS:
         return _in_one_go(func, x, weight, bias, stride, padding, dilation, groups)  # type: ignore[no-any-return]
     out = x.new_empty((x.shape[0], weight.shape[0], height, width))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ def gaps_of(driver: Any, *jobs: Any) -> dict[str, list[float]]:
             before = time.thread_time()
         kept.append((time.thread_time() - before) * 1000)
     return gaps
+
+
+@pytest.fixture(autouse=True)
+def no_long_collections() -> Iterator[None]:
+    """As a device process has to, after loading: a full collection of garbage walks through 400,000
+    objects of the libraries, 200 ms, if they are not put aside."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def report(title: str, gaps: dict[str, list[float]], slices: int) -> None:
