@@ -33,6 +33,7 @@ from pipelines.messages import (
     Submit,
     TextRequest,
 )
+from server.executor.device_process import settle
 from server.executor.executor import DeviceExecutor
 from server.executor.gaps import Gaps
 from server.executor.intake import Intake
@@ -115,7 +116,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     start = time.perf_counter()
-    found = measure(load_all(LoadPlan(transcription=False)), 1_500 if options.quick else 10_000)
+    pipelines = load_all(LoadPlan(transcription=False))
+    settle()
+    found = measure(pipelines, 1_500 if options.quick else 10_000)
     print(f"{'slice':10} {'gaps':>6} {'p50':>7} {'p99':>7} {'p99.9':>7} {'longest':>8}  ms of CPU time")
     for gap in found:
         row = f"{gap.median_ms:7.2f} {gap.p99_ms:7.2f} {gap.p999_ms:7.2f} {gap.longest_ms:8.2f}"
