@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.contract import Pipeline
-from pipelines.errors import ModelBroken
+from pipelines.errors import InvalidRequest, ModelBroken
 
 EMBEDDED = Path(__file__).parent.parent / "models"
 
@@ -25,7 +25,7 @@ class LoadPlan:
     transcription: bool = True
     device: str = "cpu"
     dtype: str = "float32"
-    kv_tokens: int = 65_536
+    kv_tokens: int = 0
     max_jobs: int = 64
     max_image_side: int = 1024
     decoders: int = 2
@@ -61,8 +61,13 @@ def _text(plan: LoadPlan) -> Pipeline:
     from pipelines.text.settings import TextSettings
 
     folder = folder_of(plan.text, "upbeat-text")
-    settings = TextSettings(kv_tokens=plan.kv_tokens, max_jobs=plan.max_jobs, dtype=plan.dtype)
-    return TextPipeline.load(folder, name=folder.name, settings=settings)
+    try:
+        settings = TextSettings(
+            device=plan.device, dtype=plan.dtype, kv_tokens=plan.kv_tokens, max_jobs=plan.max_jobs
+        )
+        return TextPipeline.load(folder, name=folder.name, settings=settings)
+    except ValueError as error:
+        raise InvalidRequest("device", str(error)) from error
 
 
 def _speech(plan: LoadPlan) -> Pipeline:
@@ -70,7 +75,8 @@ def _speech(plan: LoadPlan) -> Pipeline:
     from pipelines.speech.settings import SpeechSettings
 
     folder = folder_of(plan.speech, "upbeat-voice")
-    return SpeechPipeline.load(folder, name=folder.name, settings=SpeechSettings(max_jobs=plan.max_jobs))
+    settings = SpeechSettings(max_jobs=plan.max_jobs, device=plan.device)
+    return SpeechPipeline.load(folder, name=folder.name, settings=settings)
 
 
 def _image(plan: LoadPlan) -> Pipeline:
@@ -78,7 +84,9 @@ def _image(plan: LoadPlan) -> Pipeline:
     from pipelines.image.settings import ImageSettings
 
     folder = folder_of(plan.image, "upbeat-image-unet")
-    settings = ImageSettings(max_jobs=plan.max_jobs, max_side=plan.max_image_side)
+    settings = ImageSettings(
+        device=plan.device, dtype=plan.dtype, max_jobs=plan.max_jobs, max_side=plan.max_image_side
+    )
     return ImagePipeline.load(folder, name=folder.name, settings=settings)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import sys
 import threading
 import time
@@ -115,8 +114,6 @@ def main() -> None:
     address, parent = sys.argv[1], int(sys.argv[2])
     die_with_parent(parent)
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=DeviceSettings)
-    threads = settings.threads or os.cpu_count() or 1
-    os.environ["OMP_NUM_THREADS"] = str(threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     DeviceProcess(settings, address).main()
 

@@ -162,7 +162,7 @@ class ProcessLink:
             self._channel.address,
             str(os.getpid()),
             stdin=asyncio.subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"},
         )
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(self._settings))

@@ -14,7 +14,8 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     text, image, speech: model folders; "" for the embedded model. threads: torch threads, 0 for one a core
     (never more). promised_delay_ms: longest gap between preemption points. slice_ms: how long a slice of
-    riders may grow. kv_tokens: room of the text model's KV cache in tokens. max_jobs: jobs a pipeline admits.
+    riders may grow. kv_tokens: room of the text model's KV cache in tokens, 0
+    for eight whole contexts but at most 1 GiB. max_jobs: jobs a pipeline admits.
     """
 
     device: str = "cpu"
@@ -26,7 +27,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: int = 0
     promised_delay_ms: float = 25.0
     slice_ms: float = 60.0
-    kv_tokens: int = 65_536
+    kv_tokens: int = 0
     max_jobs: int = 64
     max_image_side: int = 1024
     decoders: int = 2
@@ -36,7 +37,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         _between("device.threads", self.threads, 0, cores)
         _between("device.promised_delay_ms", self.promised_delay_ms, 1, 1000)
         _between("device.slice_ms", self.slice_ms, 1, 10_000)
-        _between("device.kv_tokens", self.kv_tokens, 256, 1 << 26)
+        _between("device.kv_tokens", self.kv_tokens, 0, 1 << 26)
         _between("device.max_jobs", self.max_jobs, 1, 65_536)
         _between("device.max_image_side", self.max_image_side, 64, 4096)
         _between("device.decoders", self.decoders, 1, 64)
