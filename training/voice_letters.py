@@ -28,7 +28,7 @@ from training.data import ROOT
 from training.data_split import split_of
 from training.voice_recogniser import word_errors
 
-ROUNDS, PASSES, BATCH = 4, 12, 512
+ROUNDS, PASSES, BATCH = 4, 8, 512
 LEAST_SOUND = 12
 LETTER_WIDTH, HIDDEN = 16, 320
 
@@ -50,35 +50,59 @@ def align(word: str, phonemes: Spelling, score: Score) -> list[str] | None:
                 if end > len(phonemes) or len(phonemes) - end > 2 * left:
                     continue
                 sound = " ".join(phonemes[done:end])
-                value = total + score.get((letter, sound), -12.0 - 2.0 * size)
+                value = total + score.get((letter, sound), -9.0 - 4.0 * (size == 2))
                 if end not in following or value > following[end][0]:
                     following[end] = (value, [*path, sound])
         best = following
     return best[len(phonemes)][1] if len(phonemes) in best else None
 
 
+def first_guess(lexicon: Mapping[str, Spelling]) -> Score:
+    """Scores to start from: which phonemes stand where a letter stands, by their place in the word."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for word, phonemes in lexicon.items():
+        for at, letter in enumerate(word):
+            place = (at + 0.5) / len(word) * len(phonemes)
+            counts.update((letter, p) for k, p in enumerate(phonemes) if abs(k + 0.5 - place) < 1.0)
+    score = shares(counts)
+    return score | {(letter, ""): -3.0 for letter in ALPHABET[1:]}
+
+
+def shares(counts: Counter[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    """Log share of each sound among those of its letter."""
+    of_letter: Counter[str] = Counter()
+    for (letter, _), count in counts.items():
+        of_letter[letter] += count
+    return {pair: math.log(count / of_letter[pair[0]]) for pair, count in counts.items()}
+
+
 def aligned(lexicon: Mapping[str, Spelling]) -> list[tuple[str, list[str]]]:
-    """Every word of letters with its letters' sounds, by `ROUNDS` of hard expectation-maximisation."""
-    score: dict[tuple[str, str], float] = {(letter, ""): -3.0 for letter in ALPHABET[1:]}
+    """Every word with its letters' sounds, by `ROUNDS` of hard expectation-maximisation without stress."""
+    plain = {word: tuple(bare(phoneme) for phoneme in said) for word, said in lexicon.items()}
+    score = first_guess(plain)
     rows: list[tuple[str, list[str]]] = []
     for _ in track(range(ROUNDS), description="aligning"):
-        rows = []
+        rows = [
+            (word, split) for word, said in plain.items() if (split := align(word, said, score)) is not None
+        ]
         counts: Counter[tuple[str, str]] = Counter()
-        for word, phonemes in lexicon.items():
-            split = align(word, phonemes, score)
-            if split is not None:
-                rows.append((word, split))
-                counts.update(zip(word, split, strict=True))
-        of_letter: Counter[str] = Counter()
-        for (letter, _), count in counts.items():
-            of_letter[letter] += count
-        score = {pair: math.log(count / of_letter[pair[0]]) for pair, count in counts.items()}
-    return rows
+        for word, split in rows:
+            counts.update(zip(word, split, strict=True))
+        score = shares(counts)
+    return [(word, with_stress(split, lexicon[word])) for word, split in rows]
+
+
+def with_stress(split: Sequence[str], phonemes: Spelling) -> list[str]:
+    """The split of the bare phonemes again, with their stress marks."""
+    left = iter(phonemes)
+    return [" ".join(next(left) for _ in sound.split()) for sound in split]
 
 
 def bare(sound: str) -> str:
     """A sound without its stress marks."""
-    return " ".join(phoneme[1:] if phoneme[0] in STRESSES else phoneme for phoneme in sound.split())
+    return " ".join(
+        phoneme[1:] if phoneme[0] in STRESSES and len(phoneme) > 1 else phoneme for phoneme in sound.split()
+    )
 
 
 def mark_of(sound: str) -> int:

@@ -28,7 +28,7 @@ class VoiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attention_heads: int = 4
     decoder_layers: int = 5
     kernel: int = 5
-    gain: float = 1.0
+    gain: float = 0.8
 
     @property
     def chunk_samples(self) -> int:

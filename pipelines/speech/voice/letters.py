@@ -68,11 +68,14 @@ def stressed(sound: str, mark: str) -> list[str]:
 
 
 def one_stress(phonemes: Sequence[str]) -> Spelling:
-    """Keeps the first primary stress, makes later ones secondary; promotes a secondary one where none is
-    primary.
+    """Keeps the first primary stress and makes later ones secondary.
+
+    Where none is primary, the first secondary one is promoted, else the first vowel.
     """
     marks = [phoneme[0] if len(phoneme) > 1 and phoneme[0] in STRESSES else "" for phoneme in phonemes]
-    main = next((at for mark in (PRIMARY, ",") for at, found in enumerate(marks) if found == mark), None)
+    vowels = ["V" if phoneme[0] in VOWEL_SIGNS else "" for phoneme in phonemes]
+    orders = ((PRIMARY, marks), (",", marks), ("V", vowels))
+    main = next((row.index(wanted) for wanted, row in orders if wanted in row), None)
     settled = []
     for at, (phoneme, mark) in enumerate(zip(phonemes, marks, strict=True)):
         bare = phoneme[len(mark) :]

@@ -71,6 +71,7 @@ def test_letter_windows() -> None:
 def test_one_primary_stress() -> None:
     assert one_stress(["'a", "t", "'aI"]) == ("'a", "t", ",aI")
     assert one_stress([",a", "t", ",aI"]) == ("'a", "t", ",aI")
+    assert one_stress(["t", "a", "s", "aI"]) == ("t", "'a", "s", "aI")
     assert one_stress(["t", "s"]) == ("t", "s")
 
 
