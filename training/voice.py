@@ -72,6 +72,7 @@ def lexicon_stage(teacher: Teacher, seed: int) -> None:
     if path.exists():
         return
     words = common_words()
+    # The generator's texts of every split may vote here: they hold its templates' words and teach no sound.
     texts = [text for _, text in generated(seed, 3_000)]
     data = data_dir()
     if data:
