@@ -49,8 +49,8 @@ from pipelines.speech.voice.letters import read_letters
 from pipelines.speech.voice.vocoder import AFTER, BEFORE, SILENT, Vocoder, frame_phases, soft_limit
 
 DECODE_ROWS, SPEAK_ROWS = 4, 4
-LONGEST_CLAUSE = 1_024
-"""Symbols; about 1,000 characters. Attention over more would hold the device too long between two yields."""
+ENCODE_SYMBOLS = 512
+"""A longer clause is encoded in pieces: attention over all of it would hold the device too long at once."""
 FADE_SAMPLES = 64
 LONGEST_FRAMES = 100
 """Cap on one symbol's duration, frames."""
@@ -154,10 +154,6 @@ class EmbeddedVoice:
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}; it must be between {low} and {high}")
-        if len(clause.symbols.ids) > LONGEST_CLAUSE:
-            raise ValueError(
-                f"clause has {len(clause.symbols.ids)} symbols; at most {LONGEST_CLAUSE} are spoken"
-            )
         if clause.voice and clause.voice not in self.voices:
             raise ValueError(f"voice is {clause.voice!r}; this speaker has {', '.join(self.voices)}")
 
@@ -172,15 +168,19 @@ class EmbeddedVoice:
         return min(row.at + self._config.chunk_frames + AFTER, row.acoustics.frames)
 
     def _encode(self, clause: Clause) -> Generator[None, None, VoiceState]:
-        ids = torch.tensor([clause.symbols.ids])
-        lengths = torch.tensor([len(clause.symbols.ids)])
-        x, mask = self._model.embed(ids, lengths, torch.tensor([before_features(clause.before)]))
-        for layer in self._model.encoder:
-            x = layer(x, mask)
+        ids = clause.symbols.ids
+        before = torch.tensor([before_features(clause.before)])
+        hidden, predicted = [], []
+        for start in range(0, len(ids), ENCODE_SYMBOLS):
+            piece = torch.tensor([ids[start : start + ENCODE_SYMBOLS]])
+            x, mask = self._model.embed(piece, torch.tensor([piece.shape[1]]), before)
+            for layer in self._model.encoder:
+                x = layer(x, mask)
+                yield
+            hidden.append(x[0])
+            predicted.append(self._model.heads(x)[0])
             yield
-        predicted = self._model.heads(x)
-        yield
-        state = self._state(clause, x[0], predicted[0])
+        state = self._state(clause, torch.cat(hidden), torch.cat(predicted))
         yield
         return state
 

@@ -11,11 +11,14 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
+from threading import Lock
 
 import inflect
 
 MARKS = frozenset(",.?!")
 _ENGINE = inflect.engine()
+_ENGINE_LOCK = Lock()
+"""The engine counts thousands on itself while it says a number; texts are normalised on many threads."""
 
 _MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
@@ -49,8 +52,9 @@ _LETTERS = {"a": "ay", "w": "double u"}
 def number_words(digits: str) -> str:
     """`digits` (an integer of any length, leading zeros read out) in words."""
     if (len(digits) > 1 and digits.startswith("0")) or len(digits) > 15:
-        return " ".join(_ENGINE.number_to_words(digit) for digit in digits)
-    return _plain(_ENGINE.number_to_words(digits, andword=""))
+        return " ".join(number_words(digit) for digit in digits)
+    with _ENGINE_LOCK:
+        return _plain(_ENGINE.number_to_words(digits, andword=""))
 
 
 def _plain(words: str | list[str]) -> str:
@@ -66,7 +70,9 @@ def decimal_words(number: str) -> str:
 
 def ordinal_words(number: str) -> str:
     """`21` as `twenty first`."""
-    return _plain(_ENGINE.ordinal(_ENGINE.number_to_words(number.replace(",", ""), andword="")))
+    said = number_words(number.replace(",", ""))
+    with _ENGINE_LOCK:
+        return _plain(_ENGINE.ordinal(said))
 
 
 def year_words(year: str) -> str:
@@ -99,7 +105,8 @@ def _counted(number: str, unit: str) -> str:
     """`3`, `inch` as `three inches`; `mile per hour` grows in its first word."""
     first, _, rest = unit.partition(" ")
     if float(number.replace(",", "")) != 1 and first not in _UNCHANGED:
-        first = "feet" if first == "foot" else _ENGINE.plural_noun(first)
+        with _ENGINE_LOCK:
+            first = _ENGINE.plural_noun(first)
     return " ".join(part for part in (decimal_words(number), first, rest) if part)
 
 
@@ -109,7 +116,7 @@ def money_words(sign: str, whole: str, part: str | None, scale: str | None) -> s
     if scale:
         return f"{decimal_words(whole + ('.' + part if part else ''))} {scale.strip().lower()} {major}s"
     said = _counted(whole, major)
-    if part and int(part) > 0:
+    if part and part.strip("0"):
         cents = str(int(part.ljust(2, "0")[:2]))
         coins = _counted(cents, minor) if minor != "penny" or cents == "1" else f"{number_words(cents)} pence"
         said = coins if whole == "0" else f"{said} and {coins}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.speech.voice.normalise import MARKS, spoken
+from pipelines.speech.voice.normalise import MARKS, number_words, spoken
 
 TABLE = [
     ("Hello, world!", "hello , world !"),
@@ -62,3 +63,11 @@ def test_any_text_gives_words_and_marks_alone(text: str) -> None:
 
 def test_a_very_long_number_is_read_digit_by_digit() -> None:
     assert spoken("9" * 40) == ["nine"] * 40
+
+
+def test_threads_do_not_mix_their_numbers() -> None:
+    texts = [f"{number} and {number * 7_919}" for number in range(1_000, 1_200)]
+    alone = [spoken(text) for text in texts]
+    number_words.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(spoken, texts)) == alone
