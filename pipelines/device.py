@@ -32,8 +32,8 @@ class Device(Protocol):
     def retire(self, clean_up: Callable[[], None]) -> None:
         """Run `clean_up` once everything launched so far has run."""
 
-    def collect(self) -> None:
-        """Run the clean-ups whose time has come."""
+    def collect(self) -> bool:
+        """Run the clean-ups whose time has come; whether there were any."""
 
 
 class CpuDevice:
@@ -57,8 +57,9 @@ class CpuDevice:
         """At once."""
         clean_up()
 
-    def collect(self) -> None:
+    def collect(self) -> bool:
         """Nothing is kept."""
+        return False
 
 
 class CudaDevice:
@@ -96,10 +97,12 @@ class CudaDevice:
         events = (self._urgent.record_event(), self._usual.record_event())
         self._retired.append((events, clean_up))
 
-    def collect(self) -> None:
+    def collect(self) -> bool:
         """In order, up to the first that is not done."""
+        before = len(self._retired)
         while self._retired and all(_over(event) for event in self._retired[0][0]):
             self._retired.popleft()[1]()
+        return len(self._retired) < before
 
 
 def _inference_for_good() -> torch.inference_mode:

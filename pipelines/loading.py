@@ -44,7 +44,10 @@ def load_all(plan: LoadPlan, progress: Callable[[str], None] = lambda _: None) -
     for modality, load in loaders:
         progress(modality)
         pipeline = load()
-        pipelines[pipeline.info.name] = pipeline
+        name = pipeline.info.name
+        if name in pipelines:
+            raise InvalidRequest(f"device.{modality}", f"another model has the same folder name {name!r}")
+        pipelines[name] = pipeline
     return pipelines
 
 

@@ -92,7 +92,7 @@ def disturbed(seed: int, pipeline: Pipeline, submit: Submit) -> Recording:
         if step == 4:
             bench.cancel(first[1])
         if step in (6, 12):
-            waiting = [job for job in bench.executor._book.of(name) if not job.in_slice]
+            waiting = [job for job in bench.executor._book.live(name) if not job.in_slice]
             if waiting:
                 bench.executor._evict(rng.choice(waiting))
         if not bench.executor.step():
@@ -185,7 +185,7 @@ def test_a_promotion_changes_no_bit(text_folder: Path) -> None:
     bench.update(job, PromptRevision(9, text, True))
     for _ in range(4):
         bench.executor.step()
-    bench.executor._evict(next(each for each in bench.executor._book.of("text") if each.id == job))
+    bench.executor._evict(next(each for each in bench.executor._book.live("text") if each.id == job))
     bench.run()
     assert proves(bench.recording, text_pipeline(text_folder))
 

@@ -18,7 +18,17 @@ import numpy as np
 from pipelines.contract import Batch, Budget, Emission, Estimate, FloatArray, Job, RawAudio
 from pipelines.cost import CostModel
 from pipelines.errors import Exhausted, InvalidRequest, ModelBroken, NotFound, WrongState
-from pipelines.messages import Done, FinishReason, Input, ModelInfo, Request, SpeechRequest, SpeechText, Usage
+from pipelines.messages import (
+    Done,
+    Failed,
+    FinishReason,
+    Input,
+    ModelInfo,
+    Request,
+    SpeechRequest,
+    SpeechText,
+    Usage,
+)
 from pipelines.speech.clauses import Border
 from pipelines.speech.loading import LoadedSpeaker, load_speaker
 from pipelines.speech.settings import SpeechSettings
@@ -174,13 +184,14 @@ class SpeechPipeline:
     def _speak(self, batch: Batch) -> Steps:
         states = [_state(job).speaking for job in batch.rows]
         made = yield from self._speaker.chunk([state for state in states if state is not None])
-        if not all(np.isfinite(samples).all() for samples, _ in made):
-            raise ModelBroken(f"{self._info.name} made audio that is not finite")
-        spoken = [
-            Emission(job, audio)
-            for job, (samples, speaking) in zip(batch.rows, made, strict=True)
-            if (audio := self._commit_chunk(job, samples, speaking)) is not None
-        ]
+        spoken: list[Emission] = []
+        for job, (samples, speaking) in zip(batch.rows, made, strict=True):
+            if not np.isfinite(samples).all():
+                message = f"{self._info.name} made audio that is not finite"
+                spoken.append(Emission(job, Failed(ModelBroken.__name__, message)))
+                _state(job).done = True
+            elif (audio := self._commit_chunk(job, samples, speaking)) is not None:
+                spoken.append(Emission(job, audio))
         yield from [*spoken, *self._ended(batch)]
 
     def _end(self, batch: Batch) -> Steps:

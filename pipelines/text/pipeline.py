@@ -158,8 +158,6 @@ class TextPipeline:
 
     def leased(self, job: Job) -> int:
         """Blocks that no other job holds."""
-        if job.in_slice:
-            return 0
         return self._memory.held_alone(_state(job).table)
 
     def evict(self, job: Job) -> None:

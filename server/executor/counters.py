@@ -30,4 +30,4 @@ class Counters:
 
     def cost_errors(self) -> dict[str, float]:
         """Median relative error of the last predictions, by pipeline."""
-        return {pipeline: median(tuple(kept)) for pipeline, kept in self._errors.items() if kept}
+        return {pipeline: median(tuple(kept)) for pipeline, kept in list(self._errors.items()) if kept}

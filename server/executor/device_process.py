@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import signal
 import sys
 import threading
 import time
@@ -21,6 +23,7 @@ from pipelines.loading import LoadPlan, load_all
 from pipelines.messages import LoadFailed, Ready, Stop, Trace, Up
 from server.executor.executor import DeviceExecutor
 from server.executor.frames import pack_up, unpack_down
+from server.executor.guard import end_process_with_threads
 from server.executor.intake import Intake
 from server.executor.process_guard import die_with_parent
 from server.executor.scheduler import Scheduler
@@ -48,7 +51,7 @@ def settle() -> None:
 class DeviceProcess:
     """Wires intake, executor and uplink to the two sockets."""
 
-    def __init__(self, settings: DeviceSettings, address: str) -> None:
+    def __init__(self, settings: DeviceSettings, address: str, parent_pid: int) -> None:
         from pipelines.device import open_device
 
         context = zmq.Context()
@@ -58,6 +61,7 @@ class DeviceProcess:
         self._up.connect(address + ".up")
         self._up_lock = threading.Lock()
         self._settings = settings
+        self._parent_pid = parent_pid
         self._device = open_device(settings.device, settings.threads)
 
     def main(self) -> None:
@@ -100,6 +104,8 @@ class DeviceProcess:
                 intake.take(message)
                 if isinstance(message, Stop):
                     return
+            if os.getppid() != self._parent_pid:
+                return
             if time.monotonic() >= next_stats_s:
                 next_stats_s = time.monotonic() + STATS_EVERY_S
                 self._send(executor.stats())
@@ -113,9 +119,14 @@ def main() -> None:
     """Arguments: the link's address and the parent's process id; settings as JSON on standard input."""
     address, parent = sys.argv[1], int(sys.argv[2])
     die_with_parent(parent)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # Ctrl-C reaches the whole group; the gateway says when to stop.
+    end_process_with_threads()
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=DeviceSettings)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    DeviceProcess(settings, address).main()
+    DeviceProcess(settings, address, parent).main()
 
 
 if __name__ == "__main__":

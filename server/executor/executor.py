@@ -16,24 +16,23 @@ Everything but `post` runs on the executor's thread.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from pipelines.contract import Batch, Budget, Emission, Emitted, Job, Pipeline, Pressure
 from pipelines.device import Device
-from pipelines.errors import ModelBroken, UpbeatError
+from pipelines.errors import UpbeatError
 from pipelines.messages import Cancel, Credits, Done, Failed, StartTrace, Stats, Stop
 from server.executor.counters import Counters
+from server.executor.guard import guarded
 from server.executor.inbox import Arrival, Inbox
 from server.executor.jobs import JobBook, failed
 from server.executor.recording import Committed, Evicted, Recording
 from server.executor.scheduler import Resume, Running, Scheduler, Slot, Start
 from server.executor.slices import Slice
 from server.executor.trace import Tracer
-
-logger = logging.getLogger("upbeat.executor")
 
 Emit = Callable[[Job, Emitted], None]
 
@@ -80,6 +79,7 @@ class DeviceExecutor:
         self._tracer = Tracer()
         self._trace_until_s = math.inf
         self._stopping = False
+        self._gap_start_s = 0.0
 
     # --- loop -----------------------------------------------------------------------------------------
 
@@ -89,10 +89,15 @@ class DeviceExecutor:
         while not self._stopping:
             if not self.step():
                 self.inbox.wait(0.05)
+        for piece in self._suspended.values():
+            self._end(piece)
+        self._suspended.clear()
         self._book.end_all()
+        self._device.collect()
 
     def step(self) -> bool:
         """One decision and the stretch on the device that follows; False if there was nothing to do."""
+        self._gap_start_s = self._cpu_clock()
         self._drain()
         decision = self._scheduler.decide(self._waiting(), frozenset(self._blocked))
         match decision:
@@ -123,9 +128,14 @@ class DeviceExecutor:
     # --- inbox ----------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
+        """Take what has arrived, for at most half a promised delay; the rest waits for the next yield."""
+        until_s = self._cpu_clock() + self._budget.gap_ms / 2000
         for arrival in self.inbox.take():
             self._receive(arrival)
-        self._device.collect()
+            if self._cpu_clock() >= until_s:
+                break
+        if self._device.collect():
+            self._blocked.clear()
         if self._tracer.on and self._clock() >= self._trace_until_s:
             self._send_trace(self._tracer.finish())
 
@@ -160,7 +170,8 @@ class DeviceExecutor:
         pipeline = self._pipelines[slot.pipeline]
         while True:
             try:
-                batch = pipeline.plan(self._scheduler.ready(slot.pipeline, slot.rank), self._budget)
+                ready = self._scheduler.ready(slot.pipeline, slot.rank)
+                batch = guarded("planning", partial(pipeline.plan, ready, self._budget))
             except Pressure:
                 if not self._make_room(slot):
                     self._blocked.add(slot)
@@ -184,7 +195,7 @@ class DeviceExecutor:
         """Rule 10: evict one lease for the slot's most urgent ready job. False: nobody may be evicted."""
         pipeline = self._pipelines[slot.pipeline]
         claimant = next(self._scheduler.ready(slot.pipeline, slot.rank))
-        leases = [job for job in self._book.of(slot.pipeline) if pipeline.leased(job) > 0]
+        leases = [job for job in self._book.live(slot.pipeline) if pipeline.leased(job) > 0]
         victim = self._scheduler.victim(leases, claimant)
         if victim is not None:
             self._evict(victim)
@@ -219,7 +230,7 @@ class DeviceExecutor:
         self.counters.busy_s += spent_ms / 1000
         self._scheduler.charge(piece.running(), spent_ms, self._waiting())
         for job, last in self._endings:
-            self._book.finish(job, last)
+            self._book.finish(job, last, piece.device_ms)
         self._endings.clear()
         self._tracer.stretch(piece, start_s, end_s, outcome)
         if outcome == "suspend":
@@ -238,36 +249,46 @@ class DeviceExecutor:
 
     def _advance(self, piece: Slice, start_s: float, quantum_ms: float) -> str:
         emissions: list[Emission] = []
-        cpu_s = self._cpu_clock()
-        try:
-            for step in piece.steps:
-                self._device.segment()
-                now_s, cpu_now_s = self._clock(), self._cpu_clock()
-                self.counters.gaps.saw(piece.batch, (cpu_now_s - cpu_s) * 1000)
-                if step is not None:
-                    emissions.append(step)
-                    self._emit(step.job, step.chunk)
-                else:
-                    self._drain()
-                    if not piece.live:
-                        return "close"
-                    elapsed_ms = (now_s - start_s) * 1000
-                    if self._must_yield(piece, now_s, elapsed_ms, elapsed_ms < quantum_ms < math.inf):
-                        return "suspend"
-                cpu_s = self._cpu_clock()
-        except UpbeatError as error:
-            return self._fail(piece, error)
-        except Exception:
-            logger.exception("a slice of %s (%s) failed", piece.slot.pipeline, piece.batch.kind)
-            return self._fail(piece, ModelBroken("the model failed on this request, see the server's log"))
-        self.counters.gaps.saw(piece.batch, (self._cpu_clock() - cpu_s) * 1000)
+        take = partial(next, piece.steps)
+        while True:
+            try:
+                step = guarded(piece.batch.kind, take)
+            except StopIteration:
+                break
+            except UpbeatError as error:
+                return self._fail(piece, error)
+            self._device.segment()
+            self._saw_gap(piece)
+            if step is not None:
+                emissions.append(step)
+                self._emit(step.job, step.chunk)
+            elif (outcome := self._between(piece, start_s, quantum_ms)) is not None:
+                return outcome
+        self._saw_gap(piece)
         self._committed(piece, emissions)
         return "commit"
 
+    def _between(self, piece: Slice, start_s: float, quantum_ms: float) -> str | None:
+        """At a preemption point: "close" if nobody wants the slice, "suspend" if it gives way."""
+        forced = self._give_way()
+        self._drain()
+        if not piece.live:
+            return "close"
+        now_s = self._clock()
+        elapsed_ms = (now_s - start_s) * 1000
+        if forced or self._must_yield(piece, now_s, elapsed_ms, elapsed_ms < quantum_ms < math.inf):
+            return "suspend"
+        return None
+
+    def _saw_gap(self, piece: Slice) -> None:
+        """A preemption point; draining and deciding count to the gap that follows."""
+        now_s = self._cpu_clock()
+        self.counters.gaps.saw(piece.batch, (now_s - self._gap_start_s) * 1000)
+        self._gap_start_s = now_s
+
     def _must_yield(self, piece: Slice, now_s: float, elapsed_ms: float, in_quantum: bool) -> bool:
-        if self._give_way():
-            return True
-        return self._scheduler.should_yield(now_s, piece.running(elapsed_ms), in_quantum, self._waiting())
+        running, blocked = piece.running(elapsed_ms), frozenset(self._blocked)
+        return self._scheduler.should_yield(now_s, running, in_quantum, self._waiting(), blocked)
 
     def _suspend(self, piece: Slice) -> None:
         self._suspended[piece.slot] = piece

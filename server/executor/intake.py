@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pipelines.contract import Pipeline
 from pipelines.errors import NotFound, UpbeatError
 from pipelines.messages import Cancel, Down, Playback, Request, Submit, Update
+from server.executor.guard import guarded
 from server.executor.inbox import Arrival
 
 
@@ -24,7 +25,7 @@ class Intake:
     def take(self, message: Down) -> None:
         """Prepare the message and post it, or its error, to the executor."""
         try:
-            self._post(self._prepare(message))
+            self._post(guarded("preparing", lambda: self._prepare(message)))
         except UpbeatError as error:
             self._post(Arrival(message, error=error))
 

@@ -15,6 +15,7 @@ from pipelines.contract import Emitted, Job, Pipeline
 from pipelines.device import Device
 from pipelines.errors import UpbeatError
 from pipelines.messages import DeviceTimings, Done, Failed, Playback, PromptRevision, Submit, Update
+from server.executor.guard import guarded
 from server.executor.inbox import Arrival
 from server.executor.recording import Admitted, Recording, Released, Updated
 from server.executor.scheduler import Scheduler
@@ -53,9 +54,10 @@ class JobBook:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def of(self, pipeline: str) -> Iterator[Job]:
-        """The pipeline's jobs."""
-        return (job for job in self._jobs.values() if job.pipeline == pipeline)
+    def live(self, pipeline: str) -> Iterator[Job]:
+        """The pipeline's jobs that are neither cancelled nor finished."""
+        jobs = (job for job in self._jobs.values() if job.pipeline == pipeline)
+        return (job for job in jobs if not job.cancelled and not self.is_finished(job))
 
     def is_finished(self, job: Job) -> bool:
         """Whether its last chunk is out."""
@@ -102,7 +104,8 @@ class JobBook:
         try:
             if arrival.error is not None:
                 raise arrival.error
-            self._pipelines[message.pipeline].admit(job, arrival.prepared)
+            pipeline = self._pipelines[message.pipeline]
+            guarded("admission", lambda: pipeline.admit(job, arrival.prepared))
         except UpbeatError as error:
             self._emit(job, failed(error))
             return
@@ -117,7 +120,7 @@ class JobBook:
         try:
             if error is not None:
                 raise error
-            self._pipelines[job.pipeline].update(job, prepared)
+            guarded("input", lambda: self._pipelines[job.pipeline].update(job, prepared))
         except UpbeatError as refused:
             self.finish(job, failed(refused))
             return
@@ -178,9 +181,9 @@ class JobBook:
 
     def leave_slice(self, job: Job, slice_ms: float) -> None:
         """The slice, `slice_ms` on the device, has ended: input that waited is applied, or the job goes."""
+        job.queue_ms += self._suspended_ms(job, slice_ms)
         job.in_slice = False
-        inside_ms = (self._clock() - self._entered_s.pop(job.id)) * 1000
-        job.queue_ms += max(0.0, inside_ms - slice_ms)
+        del self._entered_s[job.id]
         deferred = self._deferred.pop(job.id, [])
         if job.cancelled or self.is_finished(job):
             self._release(job)
@@ -190,14 +193,19 @@ class JobBook:
                 self._update(job, arrival.prepared, arrival.error)
         self.refresh(job)
 
+    def _suspended_ms(self, job: Job, slice_ms: float) -> float:
+        return max(0.0, (self._clock() - self._entered_s[job.id]) * 1000 - slice_ms)
+
     # --- out --------------------------------------------------------------------------------------------
 
-    def finish(self, job: Job, last: Done | Failed) -> None:
-        """The job's last chunk."""
+    def finish(self, job: Job, last: Done | Failed, slice_ms: float = 0.0) -> None:
+        """The job's last chunk. slice_ms: device time of the slice it is in, for its timings."""
         if job.cancelled or self.is_finished(job) or job.id not in self._jobs:
             return
         self._finished.add(job.id)
         self._scheduler.withdraw(job)
+        if job.in_slice:
+            job.queue_ms += self._suspended_ms(job, slice_ms)
         self._emit(job, last if isinstance(last, Failed) else _with_timings(job, last))
         if not job.in_slice:
             self._release(job)

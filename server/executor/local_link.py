@@ -69,13 +69,17 @@ class LocalLink:
         if self._thread is None:
             return
         self._send(Stop())
-        await asyncio.to_thread(self._thread.join)
-        self._thread = None
+        thread, self._thread = self._thread, None
+        await asyncio.to_thread(thread.join)
         await asyncio.to_thread(self._uplink.stop)
         self._hands.shutdown()
         for callback in self._watchers:
             callback(False)
         self._table.fail_all("the server is stopping")
+        for answer in self._traces:
+            if not answer.done():
+                answer.set_exception(DeviceLost("the server is stopping"))
+        self._traces.clear()
 
     def submit(self, order: JobOrder) -> JobHandle:
         if self._thread is None:
@@ -92,7 +96,8 @@ class LocalLink:
         return await answer
 
     def _send(self, message: Down) -> None:
-        self._hands.submit(self._intake.take, message)
+        if self._thread is not None:
+            self._hands.submit(self._intake.take, message)
 
     def _from_executor(self, emit: Emit) -> None:
         assert self._loop is not None

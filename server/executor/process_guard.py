@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1
 def die_with_parent(parent_pid: int) -> None:
     """Ask the kernel for SIGKILL when the parent dies (Linux); leave at once if it already has.
 
-    Elsewhere the closed link ends the child: see `device_process`.
+    Elsewhere the child sees that it has another parent: see `device_process`.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

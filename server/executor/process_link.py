@@ -51,8 +51,10 @@ class Channel:
         return socket
 
     def send(self, message: Down) -> None:
-        """Never blocks: credits bound what is under way."""
-        self._down.send(pack_down(message), zmq.NOBLOCK)
+        """Never blocks: credits bound what is under way. Dropped where nobody is connected: the process
+        has not come up yet or is gone, and its jobs fail with it."""
+        with contextlib.suppress(zmq.Again):
+            self._down.send(pack_down(message), zmq.NOBLOCK)
 
     def close(self) -> None:
         """Nothing arrives any more."""
@@ -82,6 +84,7 @@ class ProcessLink:
         self._process: asyncio.subprocess.Process | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="upbeat-")
         self._up = False
+        self._served = False
         self._watchers: list[Callable[[bool], None]] = []
         self._loaded: asyncio.Future[None] | None = None
         self._traces: list[asyncio.Future[bytes]] = []
@@ -128,6 +131,8 @@ class ProcessLink:
         return self._table.submit(order, model.modality)
 
     async def trace(self, seconds: float) -> bytes:
+        if not self._up:
+            raise DeviceLost("the device is restarting", retry_after_s=3.0)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._traces.append(answer)
         self._send(StartTrace(seconds))
@@ -141,16 +146,24 @@ class ProcessLink:
         try:
             while True:
                 number += 1
-                await self._launch(number)
-                assert self._process is not None
-                code = await self._process.wait()
-                served = self._up
-                self._lost(f"the device process ended with code {code}")
+                try:
+                    await self._launch(number)
+                except OSError:
+                    logger.exception("the device process cannot be started")
+                else:
+                    await self._watch()
+                served, self._served = self._served, False
                 pause_s = FIRST_PAUSE_S if served else min(pause_s * 2, LONGEST_PAUSE_S)
                 await asyncio.sleep(pause_s)
         finally:
             await self._end_process()
             self._lost("the server is stopping")
+
+    async def _watch(self) -> None:
+        assert self._process is not None
+        code = await self._process.wait()
+        self._served = self._up
+        self._lost(f"the device process ended with code {code}")
 
     async def _launch(self, number: int) -> None:
         self._channel = Channel(Path(self._folder.name), number, self._receive)
@@ -187,7 +200,8 @@ class ProcessLink:
         self._set_up(False)
         self._table.fail_all(reason)
         for answer in self._traces:
-            answer.cancel()
+            if not answer.done():
+                answer.set_exception(DeviceLost(reason))
         self._traces.clear()
         if self._loaded is not None and not self._loaded.done():
             self._loaded.set_exception(ModelBroken(f"{reason} while loading; its log says why"))

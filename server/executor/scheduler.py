@@ -57,6 +57,7 @@ class Running:
     slot: Slot
     rows: tuple[Job, ...]
     remaining_ms: float
+    overdue: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +154,18 @@ class Scheduler:
         return Start(slot.pipeline, slot.rank, quantum_ms)
 
     def should_yield(
-        self, now_s: float, running: Running, in_quantum: bool, suspended: Iterable[Running]
+        self,
+        now_s: float,
+        running: Running,
+        in_quantum: bool,
+        suspended: Iterable[Running],
+        blocked: frozenset[Slot] = frozenset(),
     ) -> bool:
         """Rule 5. in_quantum: the slice runs on its class's floor and has not used it up."""
         if in_quantum:
             return False
         mine = self.slice_urgency(running.rows)
-        for slot, urgency in self._heads():
+        for slot, urgency in self._heads(0, blocked):
             if self._beats(now_s, running, mine, slot.pipeline, urgency):
                 return True
         return any(
@@ -169,7 +175,8 @@ class Scheduler:
 
     def _beats(self, now_s: float, running: Running, mine: Urgency, pipeline: str, other: Urgency) -> bool:
         if pipeline == running.slot.pipeline:
-            return other.rank < mine.rank and running.remaining_ms > self._delay_ms
+            long = running.overdue or running.remaining_ms > self._delay_ms
+            return other.rank < mine.rank and long
         if other.rank != mine.rank:
             return other.rank < mine.rank
         if other.ahead or other.deadline_s >= mine.deadline_s:
@@ -177,29 +184,23 @@ class Scheduler:
         needed_s = (running.remaining_ms + self._typical_ms.get(pipeline, 0.0)) / 1000
         return now_s + needed_s > other.deadline_s
 
-    def _heads(self) -> Iterator[tuple[Slot, Urgency]]:
+    def _heads(self, rank: int, blocked: frozenset[Slot]) -> Iterator[tuple[Slot, Urgency]]:
+        """Each pipeline's most urgent job of class `rank` or below that has memory."""
         for pipeline, queue in self._ready.items():
-            job = next(queue.jobs(self._tenant_cost, 0), None)
-            if job is not None:
-                urgency = self.urgency(job)
-                yield Slot(pipeline, urgency.rank), urgency
+            for level in queue.ranks():
+                if level >= rank and Slot(pipeline, level) not in blocked:
+                    yield Slot(pipeline, level), self.urgency(next(queue.jobs(self._tenant_cost, level)))
+                    break
 
     def _candidates(
         self, waiting: dict[Slot, Running], blocked: frozenset[Slot], rank: int
     ) -> Iterator[tuple[Urgency, Slot]]:
-        """Everything of class `rank` or below that could go next."""
-        for running in waiting.values():
-            urgency = self.slice_urgency(running.rows)
-            if urgency.rank >= rank:
-                yield urgency, running.slot
-        for pipeline, queue in self._ready.items():
-            for level in queue.ranks():
-                slot = Slot(pipeline, level)
-                if level < rank or slot in waiting or slot in blocked:
-                    continue
-                job = next(queue.jobs(self._tenant_cost, level))
-                yield self.urgency(job), slot
-                break
+        """Everything of class `rank` or below that could go next. A job whose slot is taken lends its
+        urgency to the slice that stands there, which has to end first."""
+        found = {slot: self.slice_urgency(running.rows) for slot, running in waiting.items()}
+        for slot, urgency in self._heads(rank, blocked):
+            found[slot] = min(urgency, found.get(slot, urgency))
+        return ((urgency, slot) for slot, urgency in found.items() if urgency.rank >= rank)
 
     # --- floors and fairness ----------------------------------------------------------------------------
 
@@ -258,11 +259,16 @@ class Scheduler:
         others = [job for job in leases if job is not claimant]
         idle = [job for job in others if not job.in_slice and not self.is_ready(job)]
         if idle:
-            return max(idle, key=self.urgency)
-        least = max(others, key=self.urgency, default=None)
-        if least is None or self.urgency(least) < self.urgency(claimant):
+            return max(idle, key=self._claim)
+        least = max(others, key=self._claim, default=None)
+        if least is None or self._claim(least) < self._claim(claimant):
             return None
         return least
+
+    def _claim(self, job: Job) -> Urgency:
+        """Urgency without what tenants were served, which changes with every slice: two tenants would
+        take each other's memory for ever."""
+        return self.urgency(job)._replace(tenant_cost=0.0)
 
 
 class _Place(NamedTuple):

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from pipelines.contract import Emitted, Job
 from pipelines.finishing import Finisher
-from pipelines.messages import Done, Emit, Failed, ImageRequest
+from pipelines.messages import Chunk, Done, Emit, Failed, ImageRequest
 
-Item = tuple[int, Emitted, Finisher] | None
+Item = tuple[int, Emitted, Finisher | None] | None
 
 
 class Uplink:
@@ -47,7 +47,7 @@ class Uplink:
     def emit(self, job: Job, chunk: Emitted) -> None:
         """A chunk leaves the executor."""
         finisher = self._finishers.get(job.id)
-        if finisher is None:
+        if finisher is None and not isinstance(chunk, Failed):
             finisher = self._finishers[job.id] = Finisher(job.request)
         if isinstance(chunk, Done | Failed):
             self.drop(job.id)
@@ -62,6 +62,12 @@ class Uplink:
     def _work(self, way: queue.SimpleQueue[Item]) -> None:
         while (item := way.get()) is not None:
             job_id, chunk, finisher = item
-            for finished in finisher.finish(chunk):
+            for finished in finisher.finish(chunk) if finisher is not None else _refusal(chunk):
                 with self._lock:
                     self._send(Emit(job_id, finished))
+
+
+def _refusal(chunk: Emitted) -> list[Chunk]:
+    """A job that was never admitted says one thing only."""
+    assert isinstance(chunk, Failed)
+    return [chunk]

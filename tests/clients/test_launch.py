@@ -9,8 +9,8 @@ from clients.launch import ServerFailed, running_server
 
 PRINTS_AND_WAITS = """
 import signal, sys
-print("listening on " + sys.argv[1], flush=True)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(open("stopped", "w").write("politely") and 0))
+print("listening on " + sys.argv[1], flush=True)
 signal.pause()
 """
 

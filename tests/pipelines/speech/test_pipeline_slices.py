@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.contract import Emission, Job
-from pipelines.errors import ModelBroken
-from pipelines.messages import FinishReason, SpeechRequest
+from pipelines.messages import Failed, FinishReason, SpeechRequest
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.spoken import SpokenState
 from tests.pipelines.speech.fake_speaker import FakeSpeaker
@@ -177,12 +176,14 @@ def test_marks_alone_are_silent_and_done() -> None:
     assert len(done(emissions, job)) == 1
 
 
-def test_audio_that_is_not_finite_breaks_the_model() -> None:
+def test_audio_that_is_not_finite_fails_its_row() -> None:
     pipeline = pipeline_of(FakeSpeaker(broken=True))
     job = admitted(pipeline)
     say(pipeline, job, "Hello.")
-    with pytest.raises(ModelBroken, match="not finite"):
-        drained(pipeline, [job])
+    (failure,) = drained(pipeline, [job])
+    assert isinstance(failure.chunk, Failed)
+    assert failure.chunk.kind == "ModelBroken"
+    assert "not finite" in failure.chunk.message
 
 
 def test_riders_join_only_within_the_budget() -> None:

@@ -37,11 +37,13 @@ class InstantDevice:
         else:
             clean_up()
 
-    def collect(self) -> None:
-        if not self.hold:
-            kept, self.kept = self.kept, []
-            for clean_up in kept:
-                clean_up()
+    def collect(self) -> bool:
+        if self.hold or not self.kept:
+            return False
+        kept, self.kept = self.kept, []
+        for clean_up in kept:
+            clean_up()
+        return True
 
 
 class Bench:
