@@ -12,7 +12,7 @@ from training.eval_text import FOLDER
 from training.text_answers import Answerer
 from training.text_conversation import Conversation, Turn
 
-# What the user says, turn by turn; chosen before the answers were seen.
+# What the user says, turn by turn; not to be chosen by the answers.
 TALKS: tuple[tuple[str, ...], ...] = (
     ("Good morning!", "Who are you?", "What can you do for me?"),
     ("Please tell me about the red boat on the water, and draw it for me.", "Make it blue."),
