@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.errors import NotFound, Unsupported
+from pipelines.errors import DeviceLost, NotFound, Unsupported
 from pipelines.messages import ModelInfo
 
 MODALITIES = ("text", "speech", "image", "transcription")
@@ -11,8 +11,11 @@ MODALITIES = ("text", "speech", "image", "transcription")
 def resolve(models: tuple[ModelInfo, ...], modality: str, name: str, field: str) -> ModelInfo:
     """The model `name` of that modality; the first one if `name` is empty.
 
-    Raises: NotFound for an unknown name, Unsupported if nothing of the modality is loaded.
+    Raises: NotFound for an unknown name, Unsupported if nothing of the modality is loaded, DeviceLost while
+    nothing at all is.
     """
+    if not models:
+        raise DeviceLost("the models are still being loaded", retry_after_s=5.0)
     offered = [model for model in models if model.modality == modality]
     if name:
         for model in offered:
