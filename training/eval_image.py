@@ -27,7 +27,7 @@ from training.image_scene import Scene, draw_unseen
 from training.image_vae import reconstruction_psnr
 
 MODEL: Final = Path(__file__).resolve().parent.parent / "models" / "upbeat-image-unet"
-GUIDANCE: Final = 3.0
+GUIDANCE: Final = 2.0
 STEPS: Final = 28
 _BATCH: Final = 20
 Pictures = npt.NDArray[np.uint8]

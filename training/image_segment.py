@@ -91,7 +91,7 @@ def landscape_foreground(pixels: Pixels, setting: Setting) -> tuple[Hour, Bool]:
     distances = [float(np.median(np.linalg.norm(lab - empty, axis=-1))) + float(np.abs(lab - empty).mean())
                  for _, empty in candidates]  # fmt: skip
     hour, empty = candidates[int(np.argmin(distances))]
-    return hour, np.linalg.norm(lab - empty, axis=-1) > 22.0
+    return hour, np.linalg.norm(lab - empty, axis=-1) > 28.0
 
 
 def _spread(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
