@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -92,7 +93,7 @@ def test_no_room_says_when_to_come_back() -> None:
 @pytest.mark.parametrize("field", ["max_jobs", "max_rows", "max_characters"])
 def test_settings_name_what_is_wrong(field: str) -> None:
     with pytest.raises(InvalidRequest, match=f"speech.{field}"):
-        SpeechSettings(**{field: 0})
+        replace(SpeechSettings(), **{field: 0})
 
 
 def test_settings_refuse_endless_pauses() -> None:
