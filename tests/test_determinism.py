@@ -1,14 +1,16 @@
 """The determinism contract on the three real pipelines: suspension never changes a bit.
 
-Tiny random models; at least five forced suspensions an example, a cancel, a promotion where the pipeline
-has one, an eviction, batches of three rows and more. The recorded batches are run again on fresh pipelines,
-each slice in one go, and every emission must be bit-equal.
+Tiny random models, and for speech the pipeline over a voice of sines (a VITS voice is proven alike in
+tests/pipelines/speech/test_speech_replay.py). At least five forced suspensions an example, a cancel, an
+eviction, batches of three rows and more, a promotion for text. The recorded batches are run again on fresh
+pipelines, each slice in one go, and every emission must be bit-equal.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.contract import Batch, Emission, Emitted, Pipeline, RawAudio, RawImage
+from pipelines.contract import Emitted, Pipeline, RawAudio, RawImage
 from pipelines.image.pipeline import ImagePipeline
 from pipelines.image.settings import ImageSettings
 from pipelines.messages import (
+    Done,
     ImageRequest,
     JobClass,
     PromptRevision,
@@ -31,11 +34,12 @@ from pipelines.messages import (
 )
 from pipelines.speech.loading import LoadedSpeaker
 from pipelines.speech.pipeline import SpeechPipeline
+from pipelines.speech.speaker import ChunkRow, ClauseState
 from pipelines.text.pipeline import TextPipeline
 from pipelines.text.settings import TextSettings
-from server.executor.recording import Committed, Recording, replay
+from server.executor.recording import Committed, Evicted, Recording, replay
 from tests.pipelines.image.conftest import make_folder
-from tests.pipelines.speech.fake_speaker import FakeSpeaker
+from tests.pipelines.speech.fake_speaker import FakeSpeaker, FakeState
 from tests.server.executor.bench import Bench
 from tests.text_driver import Folders
 
@@ -56,7 +60,12 @@ def say_text(bench: Bench, rng: random.Random, name: str, job_class: JobClass) -
 
 def say_speech(bench: Bench, rng: random.Random, name: str, job_class: JobClass) -> int:
     first = SpeechText(" ".join(rng.choices(WORDS, k=rng.randint(3, 12))), True)
-    return bench.submit(job_class, SpeechRequest(rate=rng.choice((0.8, 1.3))), pipeline=name, first=first)
+    return bench.submit(
+        job_class,
+        SpeechRequest(rate=rng.choice((0.8, 1.3)), pitch=rng.choice((0.7, 1.0, 1.4))),
+        pipeline=name,
+        first=first,
+    )
 
 
 def say_image(bench: Bench, rng: random.Random, name: str, job_class: JobClass) -> int:
@@ -88,14 +97,16 @@ def disturbed(seed: int, pipeline: Pipeline, submit: Submit) -> Recording:
 
     bench = Bench(pipeline, give_way=give_way, yield_ms=0.01)
     first = [submit(bench, rng, name, JobClass.STANDARD) for _ in range(5)]
+    evictions = 2
     for step in range(5_000):
-        if step == 4:
+        if step == 3:
             bench.cancel(first[1])
-        if step in (6, 12):
-            waiting = [job for job in bench.executor._book.live(name) if not job.in_slice]
-            if waiting:
-                bench.executor._evict(rng.choice(waiting))
+        leased = [job for job in bench.executor._book.live(name) if pipeline.leased(job) and not job.in_slice]
+        if step >= 4 and leased and evictions:
+            evictions -= 1
+            bench.executor._evict(rng.choice(leased))
         if not bench.executor.step():
+            assert not any(isinstance(chunk, Done) for chunk in bench.chunks(first[1])), "cancelled in time"
             return bench.recording
     raise AssertionError("the executor does not come to rest")
 
@@ -108,11 +119,18 @@ def same(one: Emitted, other: Emitted) -> bool:
     return one == other
 
 
-def proves(recorded: Recording, fresh: Pipeline) -> bool:
-    """Whether the replay is bit-equal. The recording must contain what the contract asks for."""
+def checked(recorded: Recording) -> Recording:
+    """The recording, if it contains what the contract asks for (its cancel has been checked)."""
     commits = [event for event in recorded.events if isinstance(event, Committed)]
     assert recorded.suspensions >= 5
     assert any(len(event.rows) >= 3 for event in commits)
+    assert any(isinstance(event, Evicted) for event in recorded.events)
+    return recorded
+
+
+def proves(recorded: Recording, fresh: Pipeline) -> bool:
+    """Whether the replay is bit-equal."""
+    commits = [event for event in recorded.events if isinstance(event, Committed)]
     wanted = [out for event in commits for out in event.emissions]
     found = replay(recorded.events, {fresh.info.name: fresh})
     return len(found) == len(wanted) and all(
@@ -150,13 +168,13 @@ def speech_pipeline() -> SpeechPipeline:
 @given(st.integers(0, 10_000))
 @EXAMPLES
 def test_text(text_folder: Path, seed: int) -> None:
-    assert proves(disturbed(seed, text_pipeline(text_folder), say_text), text_pipeline(text_folder))
+    assert proves(checked(disturbed(seed, text_pipeline(text_folder), say_text)), text_pipeline(text_folder))
 
 
 @given(st.integers(0, 10_000))
 @EXAMPLES
 def test_speech(seed: int) -> None:
-    assert proves(disturbed(seed, speech_pipeline(), say_speech), speech_pipeline())
+    assert proves(checked(disturbed(seed, speech_pipeline(), say_speech)), speech_pipeline())
 
 
 @given(st.integers(0, 10_000))
@@ -165,7 +183,7 @@ def test_image(image_folder: Path, seed: int) -> None:
     def load() -> ImagePipeline:
         return ImagePipeline.load(image_folder, name="image", settings=ImageSettings())
 
-    assert proves(disturbed(seed, load(), say_image), load())
+    assert proves(checked(disturbed(seed, load(), say_image)), load())
 
 
 def test_a_promotion_changes_no_bit(text_folder: Path) -> None:
@@ -187,34 +205,26 @@ def test_a_promotion_changes_no_bit(text_folder: Path) -> None:
         bench.executor.step()
     bench.executor._evict(next(each for each in bench.executor._book.live("text") if each.id == job))
     bench.run()
-    assert proves(bench.recording, text_pipeline(text_folder))
+    assert proves(checked(bench.recording), text_pipeline(text_folder))
 
 
-class Leaky:
-    """Breaks rule 3 of the contract: what runs is kept on the pipeline, not in the generator."""
+class LeakySpeaker(FakeSpeaker):
+    """Breaks rule 3 of the contract: what a chunk depends on is kept on the module between two yields."""
 
-    def __init__(self, inner: Pipeline) -> None:
-        self._inner = inner
-        self._current: Batch | None = None
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._inner, name)
-
-    def run(self, batch: Batch) -> Iterator[Emission | None]:
-        self._current = batch
-        for _ in range(4):
-            yield None
-        yield from self._inner.run(self._current)
+    def chunk(self, states: Sequence[ClauseState]) -> Generator[None, None, list[ChunkRow]]:
+        assert isinstance(states[0], FakeState)
+        self.start_hz = states[0].start_hz * states[0].pitch
+        yield
+        yield
+        moved = [replace(state, start_hz=self.start_hz) for state in states if isinstance(state, FakeState)]
+        made = yield from super().chunk(moved)
+        return made
 
 
-def test_the_proof_fails_without_isolation(text_folder: Path) -> None:
-    """A leaky pipeline is found out, by a difference or by falling over."""
-    found_out = 0
-    for seed in range(4):
-        leaky: Pipeline = Leaky(text_pipeline(text_folder))  # type: ignore[assignment]
-        recorded = disturbed(seed, leaky, say_text)
-        try:
-            found_out += not proves(recorded, text_pipeline(text_folder))
-        except (AssertionError, IndexError, KeyError, RuntimeError, ValueError):
-            found_out += 1
-    assert found_out
+def test_the_proof_fails_without_isolation() -> None:
+    """A leaky voice falls over nowhere; only the bits tell."""
+
+    def leaky() -> SpeechPipeline:
+        return SpeechPipeline("speech", LoadedSpeaker(LeakySpeaker(), "fake", 0))
+
+    assert not all(proves(disturbed(seed, leaky(), say_speech), leaky()) for seed in range(8))

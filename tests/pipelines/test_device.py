@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Iterator
 
+import pytest
 import torch
 
-from pipelines.device import CpuDevice
+from pipelines.device import CpuDevice, CudaDevice
 
 
 def test_inference_mode_stays_on_for_the_thread() -> None:
@@ -29,4 +31,80 @@ def test_inference_mode_stays_on_for_the_thread() -> None:
 def test_a_cpu_retires_at_once() -> None:
     done: list[int] = []
     CpuDevice(1).retire(lambda: done.append(1))
+    assert done == [1]
+
+
+class Event:
+    """A CUDA event that is over when the test says so."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self.waited = False
+
+    def query(self) -> bool:
+        return self.over
+
+    def synchronize(self) -> None:
+        self.waited = True
+
+
+class Stream:
+    """A CUDA stream that keeps its events."""
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.events: list[Event] = []
+        self.waits: list[Event] = []
+
+    def record_event(self) -> Event:
+        self.events.append(Event())
+        return self.events[-1]
+
+    def wait_event(self, event: Event) -> None:
+        self.waits.append(event)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDevice]:
+    """A CUDA device over fake streams, entered on this thread."""
+    current: list[Stream] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: current.append(stream))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current[-1])
+    device = CudaDevice("cuda:0")
+    device.enter_thread()
+    yield device
+    device._mode.__exit__(None, None, None)
+
+
+def test_at_most_two_segments_are_in_flight(cuda: CudaDevice) -> None:
+    usual = torch.cuda.current_stream()
+    assert isinstance(usual, Stream)
+    for _ in range(5):
+        cuda.segment()
+    assert [event.waited for event in usual.events] == [True, True, True, False, False]
+
+
+def test_the_stream_that_is_entered_waits_for_what_the_other_launched(cuda: CudaDevice) -> None:
+    usual = torch.cuda.current_stream()
+    cuda.switch_to(urgent=True)
+    urgent = torch.cuda.current_stream()
+    assert isinstance(usual, Stream) and isinstance(urgent, Stream)
+    assert urgent.priority < usual.priority
+    assert urgent.waits == usual.events
+    cuda.switch_to(urgent=True)
+    assert len(urgent.waits) == 1
+
+
+def test_memory_waits_for_the_events_of_both_streams(cuda: CudaDevice) -> None:
+    done: list[int] = []
+    cuda.retire(lambda: done.append(1))
+    assert not cuda.collect()
+    usual = torch.cuda.current_stream()
+    assert isinstance(usual, Stream)
+    usual.events[-1].over = True
+    assert not cuda.collect()
+    cuda._urgent.events[-1].over = True
+    assert cuda.collect()
     assert done == [1]
