@@ -62,10 +62,12 @@ class Sampling(Value, frozen=True):
 
 
 class TextRequest(Value, frozen=True):
-    """`history` precedes the user's prompt, which arrives as `PromptRevision`s."""
+    """`history` precedes the user's prompt, which arrives as `PromptRevision`s. cache_scope narrows the
+    sharing of cached prefixes inside the tenant to requests of the same scope."""
 
     history: tuple[Message, ...] = ()
     sampling: Sampling = Sampling()
+    cache_scope: str = ""
 
 
 class SpeechRequest(Value, frozen=True):

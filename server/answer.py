@@ -151,8 +151,9 @@ class Answer:
             self._turn.add(self._speech)
         history = desk.history.messages(len(self._prompt.text))
         self.sent_chars = sum(len(message.content) for message in history)
+        request = TextRequest(history, plan.sampling, plan.cache_scope)
         order = replace(
-            desk.order(turn_id, plan.text, plan.job_class, TextRequest(history, plan.sampling)),
+            desk.order(turn_id, plan.text, plan.job_class, request),
             first=self._prompt.snapshot(),
             committed=self._prompt.committed,
             consumer=self._speech.work.handle if self._speech else None,

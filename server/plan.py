@@ -27,6 +27,7 @@ class Plan:
     image_class: JobClass = JobClass.STANDARD
     prefill: bool = True
     sampling: Sampling = field(default_factory=Sampling)
+    cache_scope: str = ""
     voice: SpeechRequest = field(default_factory=SpeechRequest)
     drawing: ImageRequest = field(default_factory=lambda: ImageRequest(""))
     draw_on_request: bool = False

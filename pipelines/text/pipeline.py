@@ -105,7 +105,9 @@ class TextPipeline:
                 retry_after_s=self._next_end_s(),
             )
         stream = TextStream(prepared.sampling.stop, strips_space=self._tokenizer.strips_space)
-        job.state = TextState(prepared.sampling, self._memory.table(), stream, [root_key(job.tenant)])
+        job.state = TextState(
+            prepared.sampling, self._memory.table(), stream, [root_key(job.tenant, prepared.cache_scope)]
+        )
         self._admitted[job.id] = job
 
     def update(self, job: Job, prepared: object) -> None:

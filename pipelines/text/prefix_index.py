@@ -22,9 +22,11 @@ import numpy as np
 from pipelines.text.kv_cache import BLOCK, BlockPool
 
 
-def root_key(tenant: str) -> bytes:
-    """Where a tenant's chains begin."""
-    return hashlib.blake2b(tenant.encode(), digest_size=16).digest()
+def root_key(tenant: str, scope: str = "") -> bytes:
+    """Where the chains of a tenant's scope begin. The scope is hashed under the tenant, so that whatever a
+    client writes there narrows its sharing and never reaches another tenant's."""
+    salt = hashlib.blake2b(tenant.encode(), digest_size=16).digest()
+    return hashlib.blake2b(scope.encode(), key=salt, digest_size=16).digest()
 
 
 def next_key(key: bytes, tokens: Sequence[int]) -> bytes:

@@ -13,6 +13,7 @@ from server.services import fields
 ROLES = {types_pb2.ROLE_SYSTEM: "system", types_pb2.ROLE_USER: "user", types_pb2.ROLE_ASSISTANT: "assistant"}
 MIMES = ("image/png", "image/jpeg", "image/webp")
 SCHEDULERS = ("", "ddim", "euler", "dpmpp_2m")
+MAX_SCOPE_CHARS = 256
 MAX_PROMPT_CHARS = 10_000
 MAX_TOP_K = 1 << 20
 MAX_STEPS = 150
@@ -100,6 +101,11 @@ def job_class(wire: types_pb2.ServiceOptions, prefix: str, default: JobClass) ->
     """The class asked for. Raises: InvalidRequest."""
     asked = fields.known(wire.service_class, prefix + "service_class", types_pb2.ServiceClass)
     return default if asked == types_pb2.SERVICE_CLASS_UNSPECIFIED else JobClass(asked - 1)
+
+
+def cache_scope(wire: types_pb2.ServiceOptions, prefix: str) -> str:
+    """The scope inside the tenant in which cached prefixes are shared. Raises: InvalidRequest."""
+    return fields.text(wire.cache_scope, prefix + "cache_scope", MAX_SCOPE_CHARS)
 
 
 def _above_zero(value: float, field: str, high: float) -> float:

@@ -39,6 +39,7 @@ def plan(gateway: Gateway, tenant: str, start: gateway_pb2.ConverseStart) -> Pla
         image_class=max(JobClass.STANDARD, asked),
         prefill=mode != types_pb2.PARTIAL_PROMPT_MODE_OFF,
         sampling=options.sampling(start.sampling, "start.sampling.", text.context_tokens if text else 0),
+        cache_scope=options.cache_scope(start.service, "start.service."),
         voice=options.voice(start.voice, "start.voice.", speech) if speech else SpeechRequest(),
         drawing=options.image(start.image, "start.image.", image, side) if image else ImageRequest(""),
         draw_on_request=trigger == types_pb2.IMAGE_TRIGGER_MODEL,

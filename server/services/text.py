@@ -54,7 +54,7 @@ def _order(
         f"{session_id}.1",
         TENANT.get(),
         options.job_class(request.service, "service.", JobClass.INTERACTIVE),
-        TextRequest(history, sampling),
+        TextRequest(history, sampling, options.cache_scope(request.service, "service.")),
         first=PromptRevision(1, prompt, final=True),
         deadline_in_s=deadline_in_s,
     )

@@ -159,6 +159,7 @@ def test_prefixes_are_found_by_recency_and_never_across_tenants() -> None:
     assert index.match(root_key("a"), tokens) == chain
     assert index.match(root_key("a"), tokens[: 2 * BLOCK + 5]) == chain[:2]
     assert index.match(root_key("b"), tokens) == []
+    assert index.match(root_key("a", "mine"), tokens) == []
     for _, block in chain:
         pool.drop(block)
     assert index.shrink(1) == 1
