@@ -119,10 +119,8 @@ def main() -> None:
     """Arguments: the link's address and the parent's process id; settings as JSON on standard input."""
     address, parent = sys.argv[1], int(sys.argv[2])
     die_with_parent(parent)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # Ctrl-C reaches the whole group; the gateway says when to stop.
+    for number in (signal.SIGINT, signal.SIGTERM):  # The gateway says when to stop.
+        signal.signal(number, signal.SIG_IGN)
     end_process_with_threads()
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=DeviceSettings)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")

@@ -175,6 +175,7 @@ class ProcessLink:
             self._channel.address,
             str(os.getpid()),
             stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the gateway, which drains before it says Stop.
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"},
         )
         assert self._process.stdin is not None

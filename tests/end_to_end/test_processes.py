@@ -63,6 +63,13 @@ async def test_the_gateway_loads_no_torch(address: str) -> None:
     assert "libtorch" in maps(children(gateway)[0])
 
 
+async def test_ctrl_c_reaches_the_gateway_alone(address: str) -> None:
+    """The device is not in the terminal's group: it ends when the gateway, having drained, says so."""
+    gateway = server_pid(address)
+    (device,) = children(gateway)
+    assert os.getpgid(device) != os.getpgid(gateway)
+
+
 async def test_a_killed_device_fails_its_streams_and_comes_back(upbeat: Upbeat, address: str) -> None:
     """Streams get UNAVAILABLE within a second, nothing hangs, and the server serves again by itself."""
     stream = upbeat.draw("a blue moon", image=ImageOptions(steps=150, preview_every=1))
