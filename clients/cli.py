@@ -67,8 +67,11 @@ def connected(
         asyncio.run(run(grpc.ssl_channel_credentials(trusted) if trusted else None))
     except ClientError as error:
         explain(error, server, errors)
-    except (BadFile, OSError) as error:
+    except BadFile as error:
         errors.print(str(error), style="red", markup=False)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        errors.print(what, style="red", markup=False)
     except KeyboardInterrupt:
         errors.print("stopped")
     else:
@@ -87,7 +90,7 @@ def serve(
 ) -> None:
     """Run the gateway. Models that are not named are the embedded ones.
 
-    Example: **upbeat serve --text ~/models/my-llama --listen 0.0.0.0:50051**
+    Example: **upbeat serve --text ~/models/my-llama --listen 127.0.0.1:7000**
 
     This becomes `python -m server` with the same options; what that command knows beyond them
     (`python -m server --help`) can be given here as well. Ctrl-C or SIGTERM drains and stops.

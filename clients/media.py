@@ -30,9 +30,9 @@ class BadFile(Exception):
 
 
 def write_wav(path: Path, pieces: Iterable[bytes], sample_rate: int) -> float:
-    """Writes mono PCM16 to a WAV file; returns its length in seconds."""
+    """Writes mono PCM16 to a WAV file; returns its length in seconds. Raises: OSError."""
     data = b"".join(pieces)
-    with wave.open(str(path), "wb") as file:
+    with path.open("wb") as target, wave.open(target, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(sample_rate)

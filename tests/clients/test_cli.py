@@ -52,6 +52,14 @@ async def test_the_servers_refusal_is_told_with_field_and_time(target: str, scri
         assert words in output
 
 
+async def test_a_file_that_cannot_be_written_is_named(target: str, script: Script, tmp_path: Path) -> None:
+    audio = types.AudioEvent(pcm16=b"\1\0" * 80, sample_rate=8_000)
+    script.scripts.append([gateway.SynthesizeSpeechResponse(audio=audio)])
+    out = tmp_path / "nowhere" / "a.wav"
+    code, output = await upbeat("say", "Hello.", "-o", str(out), "--server", target)
+    assert (code, output.strip()) == (1, f"{out}: No such file or directory")
+
+
 async def test_chat_from_a_pipe(target: str, script: Script, tmp_path: Path) -> None:
     done = types.DoneEvent(finish_reason=types.FINISH_REASON_STOP)
 
