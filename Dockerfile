@@ -4,7 +4,8 @@
 # docker run -p 127.0.0.1:50051:50051 upbeat
 #
 # Everything is built here and nothing at the start. The container listens in plain text to whoever can reach it, so
-# publish its port on loopback or inside a private network, or mount a settings file with TLS over /app/upbeat.toml.
+# publish its port on loopback or inside a private network, or mount a settings file with TLS over /app/upbeat.toml
+# (the health check below speaks plain text; replace it then, --health-cmd).
 
 ARG PYTHON=3.11
 FROM python:${PYTHON}-slim AS build
@@ -20,7 +21,9 @@ RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb
 RUN pip install ${TORCH_OPTIONS} -c constraints.txt torch \
  && pip install -c constraints.txt -r requirements.txt
 COPY . .
+# The user who runs it may read everything, whatever the umask of the checkout was.
 RUN pip install --no-deps -e . \
+ && chmod -R a+rX . \
  && python -m compileall -q clients kernels pipelines protos server
 
 FROM build AS build-cuda
