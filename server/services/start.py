@@ -84,7 +84,7 @@ def _modalities(start: gateway_pb2.ConverseStart) -> set[str]:
 def _not_served(start: gateway_pb2.ConverseStart) -> None:
     later = (types_pb2.PARTIAL_PROMPT_MODE_ANSWER_AHEAD, types_pb2.PARTIAL_PROMPT_MODE_THINK_AHEAD)
     fields.not_served(
-        start.partial_prompt_mode in later, "start.partial_prompt_mode", "OFF and PREFILL are served yet"
+        start.partial_prompt_mode in later, "start.partial_prompt_mode", "only OFF and PREFILL are served yet"
     )
     fields.not_served(
         start.partial_prompt_policy, "start.partial_prompt_policy", "no policies are served yet"
@@ -92,4 +92,5 @@ def _not_served(start: gateway_pb2.ConverseStart) -> None:
     fields.not_served(
         start.emit_before_commit, "start.emit_before_commit", "answers ahead are not served yet"
     )
+    fields.not_served(start.thoughts, "start.thoughts", "thinking ahead is not served yet")
     fields.not_served(start.models.thinker, "start.models.thinker", "thinking ahead is not served yet")

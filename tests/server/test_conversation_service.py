@@ -150,6 +150,7 @@ async def test_the_prompt_is_prefilled_before_the_commit(channel: grpc.aio.Chann
         (pb.ConverseStart(partial_prompt_mode=9), "INVALID_ARGUMENT", "start.partial_prompt_mode"),  # type: ignore[arg-type]
         (pb.ConverseStart(partial_prompt_policy="x"), "UNIMPLEMENTED", "start.partial_prompt_policy"),
         (pb.ConverseStart(emit_before_commit=True), "UNIMPLEMENTED", "start.emit_before_commit"),
+        (pb.ConverseStart(thoughts=True), "UNIMPLEMENTED", "start.thoughts"),
         (pb.ConverseStart(resume_window_ms=60_001), "INVALID_ARGUMENT", "start.resume_window_ms"),
         (pb.ConverseStart(audio_sample_rate=7999), "INVALID_ARGUMENT", "start.audio_sample_rate"),
         (pb.ConverseStart(commit_on_silence=True), "INVALID_ARGUMENT", "start.commit_on_silence"),

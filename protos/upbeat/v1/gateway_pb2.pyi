@@ -938,7 +938,7 @@ class Model(_message.Message):
     is_default: _builtins.bool
     """The default of its modality."""
     context_tokens: _builtins.int
-    """Tokens of prompt and answer together."""
+    """Tokens of prompt and answer together; of an image model, of the prompt, which is cut there."""
     sample_rate: _builtins.int
     """Hz of a voice."""
     max_steps: _builtins.int

@@ -31,7 +31,7 @@ class _ServiceClass:
 class _ServiceClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ServiceClass.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SERVICE_CLASS_UNSPECIFIED: _ServiceClass.ValueType  # 0
-    """Conversations with speech: REALTIME; other conversations and text: INTERACTIVE; images: STANDARD."""
+    """Speech and conversations with speech: REALTIME; other conversations and text: INTERACTIVE; images: STANDARD."""
     SERVICE_CLASS_REALTIME: _ServiceClass.ValueType  # 1
     """Voice turns."""
     SERVICE_CLASS_INTERACTIVE: _ServiceClass.ValueType  # 2
@@ -45,7 +45,7 @@ class ServiceClass(_ServiceClass, metaclass=_ServiceClassEnumTypeWrapper):
     """How urgent the work is. More urgent classes take the device from less urgent ones."""
 
 SERVICE_CLASS_UNSPECIFIED: ServiceClass.ValueType  # 0
-"""Conversations with speech: REALTIME; other conversations and text: INTERACTIVE; images: STANDARD."""
+"""Speech and conversations with speech: REALTIME; other conversations and text: INTERACTIVE; images: STANDARD."""
 SERVICE_CLASS_REALTIME: ServiceClass.ValueType  # 1
 """Voice turns."""
 SERVICE_CLASS_INTERACTIVE: ServiceClass.ValueType  # 2
@@ -481,7 +481,9 @@ class ImageOptions(_message.Message):
     negative_prompt: _builtins.str
     """What not to draw."""
     width: _builtins.int
-    """Pixels; a multiple of 8 times the model's own factor. 0 for the model's own size."""
+    """Pixels, 64 to 1,024, in steps of 8 times the model's own factor (32 for a U-Net of three levels). 0 for the
+    model's own size.
+    """
     height: _builtins.int
     """Pixels; as width."""
     steps: _builtins.int
