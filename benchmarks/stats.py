@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,10 +31,18 @@ def paired_ratio(baseline: Sequence[float], ours: Sequence[float]) -> tuple[floa
 def machine() -> dict[str, str]:
     """Hardware, versions and load, for the report."""
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cores": str(os.cpu_count()),
         "load": " ".join(f"{value:.2f}" for value in os.getloadavg()),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "command": " ".join(["python", "-m", *(arg.rpartition("/")[2] for arg in sys.argv)]),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
     }
+
+
+def _processor() -> str:
+    """Its name, where the system tells it."""
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
