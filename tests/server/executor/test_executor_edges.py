@@ -140,3 +140,29 @@ def test_urgent_work_starts_beside_a_suspended_slice_of_lower_class() -> None:
     scheduler.offer(job(1, JobClass.REALTIME))
     left = Running(Slot("p", 2), (job(2, JobClass.STANDARD),), 50.0)
     assert scheduler.decide([left]) == Start("p", 0)
+
+
+def test_a_suspended_slice_that_nobody_wants_gives_its_memory_back_at_once() -> None:
+    toy = ToyPipeline(points=4)
+    bench = Bench(toy, give_way=lambda: True)
+    bench.submit(JobClass.STANDARD)
+    bench.executor.step()
+    assert len(bench.executor._suspended) == 1
+    bench.cancel(1)
+    bench.executor._drain()
+    assert not bench.executor._suspended
+    assert toy.released == [1]
+
+
+def test_voice_and_chat_run_on_the_urgent_stream_and_images_do_not() -> None:
+    seen: list[bool] = []
+
+    class Watched(InstantDevice):
+        def switch_to(self, urgent: bool) -> None:
+            seen.append(urgent)
+
+    for job_class in JobClass:
+        bench = Bench(ToyPipeline(), device=Watched())
+        bench.submit(job_class)
+        bench.run()
+    assert seen == [True, True, False, False]
