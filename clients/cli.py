@@ -149,7 +149,7 @@ def draw(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FILE.png", help="PNG, JPEG or WebP, by its name.")
     ],
-    steps: Annotated[int, typer.Option(min=0, help="Denoising steps; 0 for the model's default.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; default the model's.")] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="Pixels, as 256x256; default the model's.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same image.")] = 0,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the text, 0 to 30.")] = None,
@@ -209,9 +209,9 @@ def demo(
     raise typer.Exit(demonstration.run(out, server))
 
 
-def _size(size: str) -> tuple[int, int]:
+def _size(size: str) -> tuple[int | None, int | None]:
     if not size:
-        return 0, 0
+        return None, None
     width, _, height = size.partition("x")
     if not (width.isdecimal() and height.isdecimal()):
         raise typer.BadParameter(f"{size!r} is not WIDTHxHEIGHT, as 256x256", param_hint="--size")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from upbeat.v1 import types_pb2
 
@@ -64,9 +65,9 @@ def image(wire: types_pb2.ImageOptions, prefix: str, model: ModelInfo, max_side:
     return ImageRequest(
         prompt=fields.text(wire.prompt, prefix + "prompt", MAX_PROMPT_CHARS),
         negative_prompt=fields.text(wire.negative_prompt, prefix + "negative_prompt", MAX_PROMPT_CHARS),
-        width=_side(wire.width, prefix + "width", max_side),
-        height=_side(wire.height, prefix + "height", max_side),
-        steps=fields.within(wire.steps, prefix + "steps", 0, min(MAX_STEPS, model.max_steps or MAX_STEPS)),
+        width=_side(wire, "width", prefix, max_side),
+        height=_side(wire, "height", prefix, max_side),
+        steps=fields.count(wire, prefix, "steps", 1, min(MAX_STEPS, model.max_steps or MAX_STEPS), 0),
         guidance=guidance,
         seed=wire.seed,
         scheduler=fields.one_of(
@@ -123,11 +124,13 @@ def _stop(wire: types_pb2.Sampling, field: str) -> tuple[str, ...]:
     return tuple(wire.stop)
 
 
-def _side(value: int, field: str, max_side: int) -> int:
-    if value and (value > max_side or value % 8):
-        raise InvalidRequest(
-            field, f"a multiple of 8 up to {max_side}, or 0 for the model's own, not {value}"
-        )
+def _side(wire: types_pb2.ImageOptions, name: Literal["width", "height"], prefix: str, max_side: int) -> int:
+    """Pixels; 0, which stands for the model's own, where it is not set."""
+    if not wire.HasField(name):
+        return 0
+    value: int = getattr(wire, name)
+    if not 64 <= value <= max_side or value % 8:
+        raise InvalidRequest(prefix + name, f"a multiple of 8 from 64 to {max_side}, not {value}")
     return value
 
 

@@ -73,6 +73,8 @@ BAD: list[tuple[str, Attempt, str, str]] = [
     ("revise after commit", _revise_after_commit, "FAILED_PRECONDITION", "revise"),
     ("empty commit", _empty_commit, "INVALID_ARGUMENT", "prompt"),
     ("huge image", draw(width=100_000, height=100_000), "INVALID_ARGUMENT", "image.width"),
+    ("image without size", draw(width=0), "INVALID_ARGUMENT", "image.width"),
+    ("no steps", draw(steps=0), "INVALID_ARGUMENT", "image.steps"),
     ("crooked image", draw(width=129), "INVALID_ARGUMENT", "image.width"),
     ("too many steps", draw(steps=10_000), "INVALID_ARGUMENT", "image.steps"),
     ("NaN guidance", draw(guidance=math.nan), "INVALID_ARGUMENT", "image.guidance"),

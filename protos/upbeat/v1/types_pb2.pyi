@@ -481,13 +481,13 @@ class ImageOptions(_message.Message):
     negative_prompt: _builtins.str
     """What not to draw."""
     width: _builtins.int
-    """Pixels, 64 to 1,024, in steps of 8 times the model's own factor (32 for a U-Net of three levels). 0 for the
-    model's own size.
+    """Pixels, 64 to 1,024, in steps of 8 times the model's own factor (32 for a U-Net of three levels). Unset
+    for the model's own size.
     """
     height: _builtins.int
     """Pixels; as width."""
     steps: _builtins.int
-    """1 to 150 denoising steps; 0 for the model's default."""
+    """1 to 150 denoising steps; unset for the model's default."""
     guidance: _builtins.float
     """0 to 30; default the model's. At most 1 turns guidance off."""
     seed: _builtins.int
@@ -521,9 +521,9 @@ class ImageOptions(_message.Message):
         *,
         prompt: _builtins.str = ...,
         negative_prompt: _builtins.str = ...,
-        width: _builtins.int = ...,
-        height: _builtins.int = ...,
-        steps: _builtins.int = ...,
+        width: _builtins.int | None = ...,
+        height: _builtins.int | None = ...,
+        steps: _builtins.int | None = ...,
         guidance: _builtins.float | None = ...,
         seed: _builtins.int = ...,
         scheduler: _builtins.str = ...,
@@ -536,22 +536,34 @@ class ImageOptions(_message.Message):
         control_image: Global___ReferenceImage | None = ...,
         trigger: Global___ImageTrigger.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_preview_every", b"_preview_every", "_quality", b"_quality", "control_image", b"control_image", "guidance", b"guidance", "init_image", b"init_image", "preview_every", b"preview_every", "quality", b"quality"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_height", b"_height", "_preview_every", b"_preview_every", "_quality", b"_quality", "_steps", b"_steps", "_width", b"_width", "control_image", b"control_image", "guidance", b"guidance", "height", b"height", "init_image", b"init_image", "preview_every", b"preview_every", "quality", b"quality", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_preview_every", b"_preview_every", "_quality", b"_quality", "cache_level", b"cache_level", "control_image", b"control_image", "guidance", b"guidance", "height", b"height", "init_image", b"init_image", "loras", b"loras", "mime", b"mime", "negative_prompt", b"negative_prompt", "preview_every", b"preview_every", "prompt", b"prompt", "quality", b"quality", "scheduler", b"scheduler", "seed", b"seed", "steps", b"steps", "trigger", b"trigger", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_height", b"_height", "_preview_every", b"_preview_every", "_quality", b"_quality", "_steps", b"_steps", "_width", b"_width", "cache_level", b"cache_level", "control_image", b"control_image", "guidance", b"guidance", "height", b"height", "init_image", b"init_image", "loras", b"loras", "mime", b"mime", "negative_prompt", b"negative_prompt", "preview_every", b"preview_every", "prompt", b"prompt", "quality", b"quality", "scheduler", b"scheduler", "seed", b"seed", "steps", b"steps", "trigger", b"trigger", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance: _TypeAlias = _typing.Literal["guidance"]  # noqa: Y015
     _WhichOneofArgType__guidance: _TypeAlias = _typing.Literal["_guidance", b"_guidance"]  # noqa: Y015
+    _WhichOneofReturnType__height: _TypeAlias = _typing.Literal["height"]  # noqa: Y015
+    _WhichOneofArgType__height: _TypeAlias = _typing.Literal["_height", b"_height"]  # noqa: Y015
     _WhichOneofReturnType__preview_every: _TypeAlias = _typing.Literal["preview_every"]  # noqa: Y015
     _WhichOneofArgType__preview_every: _TypeAlias = _typing.Literal["_preview_every", b"_preview_every"]  # noqa: Y015
     _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
     _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
+    _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
+    _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
+    _WhichOneofReturnType__width: _TypeAlias = _typing.Literal["width"]  # noqa: Y015
+    _WhichOneofArgType__width: _TypeAlias = _typing.Literal["_width", b"_width"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance) -> _WhichOneofReturnType__guidance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__height) -> _WhichOneofReturnType__height | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__preview_every) -> _WhichOneofReturnType__preview_every | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
 
 Global___ImageOptions: _TypeAlias = ImageOptions  # noqa: Y015
 
