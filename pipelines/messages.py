@@ -86,7 +86,8 @@ class ImageRequest(Value, frozen=True):
     """width, height in pixels; 0 means the model's own size. guidance 0 means the model's default is used.
 
     preview_every: a preview each n steps, 0 for none. mime: image/png, image/jpeg or image/webp;
-    quality 1..100 for the lossy ones. cache_level: "off" is the only level so far.
+    quality 1..100 for the lossy ones. cache_level: "off" is the only level so far. allow_lower_quality:
+    under load fewer steps are taken rather than none.
     """
 
     prompt: str
@@ -101,6 +102,7 @@ class ImageRequest(Value, frozen=True):
     preview_every: int = 0
     mime: str = "image/png"
     quality: int = 90
+    allow_lower_quality: bool = False
 
 
 class TranscribeRequest(Value, frozen=True):

@@ -8,6 +8,7 @@ any evaluation and leaves after its last.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ from pipelines.image.state import ImageState, state_of
 from pipelines.messages import ImageRequest, Input, ModelInfo, Request
 
 _LEAST_WAIT_S: Final = 0.5
+_FEWEST_STEPS: Final = 8
 _LOOK_AHEAD: Final = 64
 
 
@@ -88,9 +90,11 @@ class ImagePipeline:
                 f"{self._info.name} works on {self._settings.max_jobs} images already",
                 retry_after_s=self._next_free_s(),
             )
-        parts = self._parts
-        sampler = new_sampler(prepared.sampler, parts.scheduler_class, parts.scheduler_config, prepared.steps)
-        job.state = ImageState(prepared, sampler, self._noise(prepared, float(sampler.init_noise_sigma)))
+        parts, plan = self._parts, self._affordable(prepared)
+        sampler = new_sampler(plan.sampler, parts.scheduler_class, parts.scheduler_config, plan.steps)
+        job.state = ImageState(plan, sampler, self._noise(plan, float(sampler.init_noise_sigma)))
+        if plan.steps < prepared.steps:
+            job.state.quality = f"{plan.steps} of {prepared.steps} steps"
         self._jobs[job.id] = job
 
     def update(self, job: Job, prepared: object) -> None:
@@ -178,6 +182,13 @@ class ImagePipeline:
         return Batch(self._info.name, kind, rows, sum(_units(kind, state_of(job)) for job in rows))
 
     # --- admission --------------------------------------------------------------------------------------
+
+    def _affordable(self, plan: ImagePlan) -> ImagePlan:
+        """Quality yields before service does: with half of `max_jobs` at work, an image whose client allows
+        it takes half of its steps, though not fewer than eight."""
+        if not plan.may_lower or 2 * len(self._jobs) < self._settings.max_jobs:
+            return plan
+        return replace(plan, steps=min(plan.steps, max(_FEWEST_STEPS, plan.steps // 2)))
 
     def _noise(self, plan: ImagePlan, sigma: float) -> torch.Tensor:
         """Drawn on the CPU, so that a seed means the same picture on every device, and in diffusers."""

@@ -32,6 +32,7 @@ class ImagePlan:
     sampler: str
     preview_every: int
     token_ids: tuple[tuple[int, ...], ...]
+    may_lower: bool = False
 
     @property
     def guided(self) -> bool:
@@ -78,6 +79,7 @@ class Checker:
             sampler=request.scheduler,
             preview_every=request.preview_every,
             token_ids=self._tokens(request, guided=guidance > 1),
+            may_lower=request.allow_lower_quality,
         )
 
     def _side(self, field: str, asked: int, own: int) -> int:

@@ -66,7 +66,8 @@ def decode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
             continue
         image = RawImage(picture, (row.plan.width, row.plan.height), row.plan.steps, row.plan.steps, True)
         usage = Usage(evaluations=row.evaluations)
-        emissions += [Emission(job, image), Emission(job, Done(FinishReason.STOP, usage))]
+        done = Done(FinishReason.STOP, usage, quality=row.quality)
+        emissions += [Emission(job, image), Emission(job, done)]
     yield from emissions
 
 

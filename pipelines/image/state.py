@@ -17,6 +17,7 @@ class ImageState:
 
     latents: float32 (1, channels, height, width), noise at first. text: embeddings (1 or 2, tokens, width) in
     the model's dtype, None before they are made and after an eviction. step: evaluations committed so far.
+    quality: "full", or what was lowered at admission.
     """
 
     plan: ImagePlan
@@ -25,6 +26,7 @@ class ImageState:
     text: torch.Tensor | None = None
     step: int = 0
     done: bool = False
+    quality: str = "full"
 
     @property
     def evaluations(self) -> int:

@@ -42,7 +42,8 @@ def _order(
 ) -> JobOrder:
     """Raises: InvalidRequest, NotFound, Unsupported."""
     model = gateway.model("image", request.model, "model")
-    drawing = options.image(request.image, "image.", model, gateway.config.device.max_image_side)
+    side, may_lower = gateway.config.device.max_image_side, request.service.allow_lower_quality
+    drawing = options.image(request.image, "image.", model, side, may_lower)
     if not drawing.prompt.strip():
         raise InvalidRequest("image.prompt", "must not be empty")
     return JobOrder(

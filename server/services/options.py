@@ -55,7 +55,9 @@ def voice(wire: types_pb2.VoiceOptions, prefix: str, model: ModelInfo) -> Speech
     )
 
 
-def image(wire: types_pb2.ImageOptions, prefix: str, model: ModelInfo, max_side: int) -> ImageRequest:
+def image(
+    wire: types_pb2.ImageOptions, prefix: str, model: ModelInfo, max_side: int, may_lower: bool
+) -> ImageRequest:
     """The prompt may be empty here. Raises: InvalidRequest, Unsupported."""
     _image_not_served(wire, prefix)
     default_mime = wire.mime or MIMES[0]
@@ -76,6 +78,7 @@ def image(wire: types_pb2.ImageOptions, prefix: str, model: ModelInfo, max_side:
         preview_every=fields.count(wire, prefix, "preview_every", 0, MAX_STEPS, 4),
         mime=fields.one_of(default_mime, prefix + "mime", MIMES),
         quality=fields.count(wire, prefix, "quality", 1, 100, 90),
+        allow_lower_quality=may_lower,
     )
 
 

@@ -16,6 +16,7 @@ WANTED = {
     types_pb2.MODALITY_SPEECH: "speech",
     types_pb2.MODALITY_IMAGE: "image",
 }
+NOTHING = ImageRequest("")
 
 
 def plan(gateway: Gateway, tenant: str, start: gateway_pb2.ConverseStart) -> Plan:
@@ -27,7 +28,7 @@ def plan(gateway: Gateway, tenant: str, start: gateway_pb2.ConverseStart) -> Pla
     asked = options.job_class(start.service, "start.service.", default)
     trigger = fields.known(start.image.trigger, "start.image.trigger", types_pb2.ImageTrigger)
     mode = fields.known(start.partial_prompt_mode, "start.partial_prompt_mode", types_pb2.PartialPromptMode)
-    side = gateway.config.device.max_image_side
+    side, may_lower = gateway.config.device.max_image_side, start.service.allow_lower_quality
     window_ms = fields.within(start.resume_window_ms, "start.resume_window_ms", 0, MAX_RESUME_WINDOW_MS)
     return Plan(
         tenant=tenant,
@@ -41,7 +42,7 @@ def plan(gateway: Gateway, tenant: str, start: gateway_pb2.ConverseStart) -> Pla
         sampling=options.sampling(start.sampling, "start.sampling.", text.context_tokens if text else 0),
         cache_scope=options.cache_scope(start.service, "start.service."),
         voice=options.voice(start.voice, "start.voice.", speech) if speech else SpeechRequest(),
-        drawing=options.image(start.image, "start.image.", image, side) if image else ImageRequest(""),
+        drawing=options.image(start.image, "start.image.", image, side, may_lower) if image else NOTHING,
         draw_on_request=trigger == types_pb2.IMAGE_TRIGGER_MODEL,
         history=options.history(start.history, "start.history", gateway.config.limits.prompt_chars),
         resume_window_s=window_ms / 1000.0,

@@ -235,6 +235,24 @@ def test_admission_is_limited(folder: Path) -> None:
     pipeline.release(jobs[1])
 
 
+LOWERED = [(28, True, 14), (28, False, 28), (10, True, 8), (4, True, 4)]
+
+
+@pytest.mark.parametrize(("steps", "allowed", "served"), LOWERED)
+def test_quality_yields_before_service_does(
+    driver: Any, folder: Path, steps: int, allowed: bool, served: int
+) -> None:
+    """Rule 10: under load an image takes fewer steps, if its client allows it and is told."""
+    driver = type(driver)(ImagePipeline.load(folder, name="tiny", settings=ImageSettings(max_jobs=2)))
+    alone = driver.admit(steps=steps, allow_lower_quality=allowed, width=64, height=64)
+    crowded = driver.admit(steps=steps, allow_lower_quality=allowed, width=64, height=64)
+    assert (state_of(alone).plan.steps, state_of(crowded).plan.steps) == (steps, served)
+    driver.finish(crowded)
+    done = driver.emitted[crowded.id][-1]
+    assert done.usage.evaluations == served
+    assert done.quality == ("full" if served == steps else f"{served} of {steps} steps")
+
+
 def test_info(loaded: ImagePipeline) -> None:
     info = loaded.info
     assert (info.name, info.modality, info.sizes) == ("tiny", "image", ((128, 128),))
