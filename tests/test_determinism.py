@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,3 +229,43 @@ def test_the_proof_fails_without_isolation() -> None:
         return SpeechPipeline("speech", LoadedSpeaker(LeakySpeaker(), "fake", 0))
 
     assert not all(proves(disturbed(seed, leaky(), say_speech), leaky()) for seed in range(8))
+
+
+def test_the_proof_fails_without_isolation_of_text(text_folder: Path) -> None:
+    """A decoder that keeps on itself what its last caller asked for."""
+
+    def leaky() -> TextPipeline:
+        pipeline = text_pipeline(text_folder)
+        kept: dict[str, int] = {}
+        forward = pipeline._decoder.forward
+
+        def wrong(packed: Any, *rest: Any) -> Any:
+            kept["shift"] = len(packed.ids)
+            logits = yield from forward(packed, *rest)
+            yield
+            return None if logits is None else logits.roll(kept["shift"], dims=-1)
+
+        pipeline._decoder.forward = wrong  # type: ignore[method-assign, assignment]
+        return pipeline
+
+    assert not all(proves(disturbed(seed, leaky(), say_text), leaky()) for seed in range(8))
+
+
+def test_the_proof_fails_without_isolation_of_images(image_folder: Path) -> None:
+    """A U-Net that keeps on itself what it was called with."""
+
+    def leaky() -> ImagePipeline:
+        pipeline = ImagePipeline.load(image_folder, name="image", settings=ImageSettings())
+        unet, kept = pipeline._parts.unet, {"gain": torch.ones(())}
+
+        def enter(_module: Any, args: Any, kwargs: Any) -> None:
+            kept["gain"] = (args[0] if args else kwargs["sample"]).std()
+
+        def leave(_module: Any, _args: Any, output: Any) -> Any:
+            return (output[0] * kept["gain"],)
+
+        unet.register_forward_pre_hook(enter, with_kwargs=True)
+        unet.register_forward_hook(leave)
+        return pipeline
+
+    assert not all(proves(disturbed(seed, leaky(), say_image), leaky()) for seed in range(3))
