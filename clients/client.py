@@ -34,7 +34,7 @@ from upbeat.v1.types_pb2 import (
     VoiceOptions,
 )
 
-from clients.errors import translated
+from clients.errors import Ending, translated
 from clients.events import Audio, Done, Event, Image, Reader, Response, Token, Transcript
 from clients.talk import Talk
 
@@ -140,7 +140,7 @@ class Upbeat:
         )
         stub: gateway_grpc.TextServiceAsyncStub = gateway_grpc.TextServiceStub(self._channel)
         call = stub.GenerateText(request, timeout=timeout_s, metadata=self._metadata)
-        return _events(call, Token)
+        return _events(call, Ending(call), Token)
 
     def synthesize(
         self,
@@ -162,7 +162,7 @@ class Upbeat:
 
         stub: gateway_grpc.SpeechServiceAsyncStub = gateway_grpc.SpeechServiceStub(self._channel)
         call = stub.SynthesizeSpeech(requests(), timeout=timeout_s, metadata=self._metadata)
-        return _events(call, Audio)
+        return _events(call, Ending(call), Audio)
 
     def transcribe(
         self,
@@ -187,7 +187,7 @@ class Upbeat:
 
         stub: gateway_grpc.SpeechServiceAsyncStub = gateway_grpc.SpeechServiceStub(self._channel)
         call = stub.TranscribeSpeech(requests(), timeout=timeout_s, metadata=self._metadata)
-        return _events(call, Transcript)
+        return _events(call, Ending(call), Transcript)
 
     def draw(
         self,
@@ -205,7 +205,7 @@ class Upbeat:
         request = gateway.GenerateImageRequest(model=model, image=options, service=service)
         stub: gateway_grpc.ImageServiceAsyncStub = gateway_grpc.ImageServiceStub(self._channel)
         call = stub.GenerateImage(request, timeout=timeout_s, metadata=self._metadata)
-        return _events(call, Image)
+        return _events(call, Ending(call), Image)
 
     async def models(self, *, timeout_s: float | None = 10.0) -> gateway.ListModelsResponse:
         """What is loaded, with limits."""
@@ -233,11 +233,11 @@ class _Stream(Protocol):
     def cancel(self) -> bool: ...
 
 
-async def _events(call: _Stream, kind: type[Kind]) -> AsyncIterator[Kind | Done]:
+async def _events(call: _Stream, ending: Ending, kind: type[Kind]) -> AsyncIterator[Kind | Done]:
     """All events of a call; raises what `done` reports. Leaving early cancels the call."""
     reader = Reader()
     try:
-        with translated():
+        with translated(ending):
             async for response in call:
                 event = reader.read(response)
                 if isinstance(event, Done) and event.error is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 DETAILS_KEY = "grpc-status-details-bin"
+T = TypeVar("T")
 
 
 class ClientError(Exception):
@@ -66,16 +68,57 @@ def from_bytes(data: bytes) -> ClientError:
 
 def from_rpc(error: grpc.aio.AioRpcError) -> ClientError:
     """The error of a call that failed."""
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            return from_bytes(value)
-    return ClientError(error.code().name, error.details() or "the call failed")
+    return _from_parts(error.code(), error.details(), error.trailing_metadata())
+
+
+class Ending:
+    """What the server said when it ended `call`, a streaming call of grpc.aio that has just been made.
+
+    grpc.aio puts INTERNAL in the place of the server's status where a write fails because the call has ended
+    (grpc/grpc#36066); the first status is the true one. `error`: None while the call goes on or where it
+    ended well.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self.well = False
+        self.error: ClientError | None = None
+        call.add_done_callback(self._ended)
+
+    def _ended(self, call: Any) -> None:
+        if self.well or self.error is not None:
+            return
+        code: grpc.StatusCode = _now(call.code())
+        if code is grpc.StatusCode.OK:
+            self.well = True
+        else:
+            self.error = _from_parts(code, _now(call.details()), _now(call.trailing_metadata()))
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Errors of grpc leave as ClientError."""
+def translated(ending: Ending | None = None) -> Iterator[None]:
+    """Errors of grpc leave as ClientError: what the server said, where it has spoken. A call that the server
+    has ended well has no error."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise from_rpc(error) from None
+        if ending is None:
+            raise from_rpc(error) from None
+        if not ending.well:
+            raise ending.error or from_rpc(error) from None
+
+
+def _from_parts(code: grpc.StatusCode, details: str | None, metadata: Any) -> ClientError:
+    for key, value in metadata or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            return from_bytes(value)
+    return ClientError(code.name, details or "the call failed")
+
+
+def _now(ready: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that has nothing left to wait for."""
+    try:
+        ready.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    raise AssertionError("the call has ended, so its status is known")

@@ -19,7 +19,7 @@ import grpc
 from upbeat.v1 import gateway_pb2 as gateway
 from upbeat.v1 import gateway_pb2_grpc as gateway_grpc
 
-from clients.errors import ClientError, translated
+from clients.errors import ClientError, Ending, translated
 from clients.events import Done, Event, Reader, Ready
 
 RETRY_S = 0.1
@@ -48,6 +48,7 @@ class Talk:
         self._resume_window_s = resume_window_s
         self._reader = Reader()
         self._call: Call | None = None
+        self._ending: Ending | None = None
         self._session_id = ""
         self._turn_id = ""
         self._sequence = 0
@@ -145,17 +146,19 @@ class Talk:
             else gateway.ConverseRequest(resume=first)
         )
         self._call = self._stub.Converse(metadata=tuple(self._metadata))
+        self._ending = Ending(self._call)
         await self._send(request)
 
     async def _send(self, request: gateway.ConverseRequest) -> None:
         if self._call is None or self._call.cancelled():
             raise ClientError("FAILED_PRECONDITION", "the conversation is not open")
-        with translated():
+        with translated(self._ending):
             try:
                 await self._call.write(request)
+                return
             except asyncio.InvalidStateError:
                 await self._call.read()
-                raise ClientError("FAILED_PRECONDITION", "the server has ended the conversation") from None
+        raise ClientError("FAILED_PRECONDITION", "the server has ended the conversation")
 
     async def _receive(self) -> gateway.ConverseResponse | None:
         """The next response that was not seen before; None at the end of the stream."""
@@ -179,9 +182,10 @@ class Talk:
     async def _read(self) -> gateway.ConverseResponse | None:
         if self._call is None or self._call.cancelled():
             raise ClientError("FAILED_PRECONDITION", "the conversation is not open")
-        with translated():
+        with translated(self._ending):
             response = await self._call.read()
-        return response if isinstance(response, gateway.ConverseResponse) else None
+            return response if isinstance(response, gateway.ConverseResponse) else None
+        return None
 
     def _resumable(self, error: ClientError) -> bool:
         return error.connection_lost and self._in_turn and bool(self._turn_id)
