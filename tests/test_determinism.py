@@ -256,7 +256,7 @@ def test_the_proof_fails_without_isolation_of_images(image_folder: Path) -> None
 
     def leaky() -> ImagePipeline:
         pipeline = ImagePipeline.load(image_folder, name="image", settings=ImageSettings())
-        unet, kept = pipeline._parts.unet, {"gain": torch.ones(())}
+        unet, kept = pipeline._parts.backbone.network, {"gain": torch.ones(())}
 
         def enter(_module: Any, args: Any, kwargs: Any) -> None:
             kept["gain"] = (args[0] if args else kwargs["sample"]).std()

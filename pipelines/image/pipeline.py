@@ -47,15 +47,15 @@ class ImagePipeline:
         self._info = ModelInfo(
             name=name,
             modality="image",
-            family="stable-diffusion",
+            family=parts.family,
             parameters=parts.parameters,
-            context_tokens=parts.tokenizer.model_max_length,
+            context_tokens=parts.backbone.context_tokens,
             sizes=(parts.own_size,),
             max_steps=MAX_STEPS,
             default_steps=parts.defaults.steps,
             schedulers=SAMPLERS,
         )
-        make_preemptible(parts.unet, parts.vae.decoder, parts.text_encoder)
+        make_preemptible(parts.backbone.network, parts.vae.module, *parts.backbone.encoders)
 
     @classmethod
     def load(cls, folder: Path, *, name: str, settings: ImageSettings | None = None) -> ImagePipeline:
@@ -134,13 +134,12 @@ class ImagePipeline:
         self._cost.observe(batch, device_ms)
 
     def leased(self, job: Job) -> int:
-        """Bytes of the text embeddings, which can be made again; latents are small and are kept."""
-        text = state_of(job).text
-        return 0 if text is None else text.numel() * text.element_size()
+        """Bytes of the conditioning, which can be made again; latents are small and are kept."""
+        return sum(each.bytes for each in state_of(job).conditioning or ())
 
     def evict(self, job: Job) -> None:
-        """The embeddings go; the job's next slice makes them again."""
-        state_of(job).text = None
+        """The conditioning goes; the job's next slice makes it again."""
+        state_of(job).conditioning = None
 
     def release(self, job: Job) -> None:
         del self._jobs[job.id]
@@ -192,10 +191,9 @@ class ImagePipeline:
 
     def _noise(self, plan: ImagePlan, sigma: float) -> torch.Tensor:
         """Drawn on the CPU, so that a seed means the same picture on every device, and in diffusers."""
-        factor = self._parts.vae_factor
-        channels = self._parts.unet.config.in_channels
+        factor = self._parts.vae.factor
         generator = torch.Generator().manual_seed(plan.seed)
-        shape = (1, channels, plan.height // factor, plan.width // factor)
+        shape = (1, self._parts.vae.channels, plan.height // factor, plan.width // factor)
         noise = torch.randn(shape, generator=generator).to(self._parts.device)
         return noise * sigma
 

@@ -7,12 +7,12 @@ pixel a latent position; the encoder enlarges it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn import functional as nnf
 
 from pipelines.contract import ByteArray
+from pipelines.image.vae import Vae
 
 _SIDE = 8
 _SAMPLES = 6
@@ -31,15 +31,14 @@ class PreviewMap:
         return to_bytes(flat @ self.weight[:-1] + self.weight[-1])
 
 
-def fit_preview(vae: Any, seed: int = 0) -> PreviewMap:
+def fit_preview(vae: Vae, seed: int = 0) -> PreviewMap:
     """Least squares over a few decoded random latents, smooth and rough; a fraction of a second."""
-    reference = next(vae.parameters())
     noise = torch.Generator().manual_seed(seed)
-    channels = vae.config.latent_channels
+    channels = vae.channels
     latents = torch.cat([_random_latents(channels, noise) for _ in range(_SAMPLES)])
     rows, targets = [], []
     for sample in torch.split(latents, 1):
-        pixels = vae.decode((sample / vae.config.scaling_factor).to(reference), return_dict=False)[0]
+        pixels = vae.decode(sample)
         colours = nnf.adaptive_avg_pool2d(pixels.float().clamp(-1, 1), (_SIDE, _SIDE)).cpu()
         rows.append(_positions(sample))
         targets.append(_positions(colours))
@@ -47,7 +46,7 @@ def fit_preview(vae: Any, seed: int = 0) -> PreviewMap:
     inputs = torch.cat([torch.cat(rows), ones], dim=1)
     normal = inputs.T @ inputs + _RIDGE * torch.eye(channels + 1)
     weight = torch.linalg.solve(normal, inputs.T @ torch.cat(targets))
-    return PreviewMap(weight.to(reference.device))
+    return PreviewMap(weight.to(pixels.device))
 
 
 def to_bytes(colours: torch.Tensor) -> ByteArray:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pipelines.errors import InvalidRequest, Unsupported
+from pipelines.image.backbones.base import Pass
 from pipelines.image.loader import Components
 from pipelines.image.samplers import SAMPLERS
 from pipelines.image.settings import ImageSettings
@@ -21,8 +22,8 @@ MIMES: Final = ("image/png", "image/jpeg", "image/webp")
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """A request with nothing left open. Sizes in pixels. token_ids: one tuple (the prompt) or, with
-    classifier-free guidance, two (negative prompt, prompt), each padded to the text encoder's length."""
+    """A request with nothing left open. Sizes in pixels. passes: one (the prompt) or, with
+    classifier-free guidance, two (negative prompt, prompt)."""
 
     width: int
     height: int
@@ -31,20 +32,20 @@ class ImagePlan:
     seed: int
     sampler: str
     preview_every: int
-    token_ids: tuple[tuple[int, ...], ...]
+    passes: tuple[Pass, ...]
     may_lower: bool = False
 
     @property
     def guided(self) -> bool:
         """Whether an evaluation takes two passes' worth of inputs."""
-        return len(self.token_ids) == 2
+        return len(self.passes) == 2
 
 
 class Checker:
     """Validates and tokenises; may be called from several threads."""
 
     def __init__(self, parts: Components, settings: ImageSettings) -> None:
-        self._tokenizer = parts.tokenizer
+        self._backbone = parts.backbone
         self._one_at_a_time = threading.Lock()  # padding and truncation are state of the tokenizer
         self._defaults = parts.defaults
         self._multiple = parts.multiple
@@ -70,15 +71,20 @@ class Checker:
                 field="image.cache_level",
             )
         guidance = request.guidance or self._defaults.guidance
+        width = self._side("image.width", request.width, self._own_size[0])
+        height = self._side("image.height", request.height, self._own_size[1])
+        texts = self._texts(request, guided=self._backbone.guided(guidance))
+        with self._one_at_a_time:
+            prompts = self._backbone.tokenize(texts)
         return ImagePlan(
-            width=self._side("image.width", request.width, self._own_size[0]),
-            height=self._side("image.height", request.height, self._own_size[1]),
+            width=width,
+            height=height,
             steps=request.steps or self._defaults.steps,
             guidance=guidance,
             seed=request.seed,
             sampler=request.scheduler,
             preview_every=request.preview_every,
-            token_ids=self._tokens(request, guided=guidance > 1),
+            passes=tuple(Pass(prompt, width, height, guidance) for prompt in prompts),
             may_lower=request.allow_lower_quality,
         )
 
@@ -93,8 +99,8 @@ class Checker:
             )
         return asked
 
-    def _tokens(self, request: ImageRequest, guided: bool) -> tuple[tuple[int, ...], ...]:
-        """As diffusers does it: padded to the full length, what is longer is cut."""
+    def _texts(self, request: ImageRequest, guided: bool) -> list[str]:
+        """Those of the passes, in their order."""
         limit = self._settings.max_characters
         for field, text in (
             ("image.prompt", request.prompt),
@@ -104,13 +110,7 @@ class Checker:
                 raise InvalidRequest(field, f"at most {limit} characters, not {len(text)}")
         if not request.prompt.strip():
             raise InvalidRequest("image.prompt", "at least one character that is no space")
-        texts = [request.negative_prompt, request.prompt] if guided else [request.prompt]
-        return tuple(tuple(ids) for ids in self._encode(texts))
-
-    def _encode(self, texts: list[str]) -> Any:
-        with self._one_at_a_time:
-            length = self._tokenizer.model_max_length
-            return self._tokenizer(texts, padding="max_length", max_length=length, truncation=True).input_ids
+        return [request.negative_prompt, request.prompt] if guided else [request.prompt]
 
 
 def _between(field: str, value: int, low: int, high: int, note: str) -> None:

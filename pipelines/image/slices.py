@@ -5,6 +5,7 @@ without touching a job, and then commits in one go.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Generator
 from typing import Final, TypeVar
 
@@ -13,7 +14,6 @@ import torch
 
 from pipelines.contract import ByteArray, Emission, Job, RawImage
 from pipelines.image import denoise
-from pipelines.image.divisible import divisible, plain
 from pipelines.image.loader import Components
 from pipelines.image.preview import PreviewMap, to_bytes
 from pipelines.image.samplers import predicted_clean
@@ -27,18 +27,18 @@ Steps = Generator[Emission | None, None, None]
 
 
 def encode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
-    """Text embeddings of all rows in one pass."""
+    """The conditioning of all rows, in one go."""
     rows = [state_of(job) for job in jobs]
-    ids = torch.tensor([ids for row in rows for ids in row.plan.token_ids], device=parts.device)
-    states = yield from _points(lambda: _embedded(parts, ids))
-    for row, text in zip(rows, torch.split(states, [row.inputs for row in rows]), strict=True):
-        row.text = text.clone()
+    passes = [each for row in rows for each in row.plan.passes]
+    made = iter((yield from _points(lambda: parts.backbone.encode(passes))))
+    for row in rows:
+        row.conditioning = tuple(itertools.islice(made, row.inputs))
 
 
 def evaluate(parts: Components, preview: PreviewMap, jobs: tuple[Job, ...]) -> Steps:
     """One model evaluation of each row. A row for which the model computes NaN fails alone."""
     rows = [state_of(job) for job in jobs]
-    evaluated = yield from _points(lambda: denoise.evaluate(parts.unet, rows))
+    evaluated = yield from _points(lambda: denoise.evaluate(parts.backbone, rows))
     emissions: list[Emission] = []
     for job, row, result in zip(jobs, rows, evaluated, strict=True):
         if not result.finite:
@@ -71,17 +71,9 @@ def decode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
     yield from emissions
 
 
-def _embedded(parts: Components, ids: torch.Tensor) -> torch.Tensor:
-    config = parts.text_encoder.config
-    macs = ids.numel() * config.hidden_size * config.intermediate_size
-    return plain(parts.text_encoder(divisible(ids, macs)).last_hidden_state)
-
-
 def _decoded(parts: Components, row: ImageState) -> ByteArray | None:
     """The picture (height, width, 3), None where the VAE computes NaN; a band at a time."""
-    latents = (row.latents / parts.vae.config.scaling_factor).to(parts.device, parts.dtype)
-    macs = row.plan.width * row.plan.height * 36 * parts.vae.config.block_out_channels[0] ** 2
-    pixels = plain(parts.vae.decode(divisible(latents, macs), return_dict=False)[0])
+    pixels = parts.vae.decode(row.latents)
     picture = np.empty((row.plan.height, row.plan.width, 3), np.uint8)
     rows = max(1, BAND_PIXELS // row.plan.width)
     for first in range(0, row.plan.height, rows):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pipelines.contract import Job
+from pipelines.image.backbones.base import Conditioning
 from pipelines.image.request import ImagePlan
 
 
@@ -15,15 +16,15 @@ from pipelines.image.request import ImagePlan
 class ImageState:
     """Owner: the executor thread; written in commits only.
 
-    latents: float32 (1, channels, height, width), noise at first. text: embeddings (1 or 2, tokens, width) in
-    the model's dtype, None before they are made and after an eviction. step: evaluations committed so far.
-    quality: "full", or what was lowered at admission.
+    latents: float32 (1, channels, height, width), noise at first. conditioning: of one pass or of two
+    (negative prompt, prompt), None before it is made and after an eviction. step: evaluations committed
+    so far. quality: "full", or what was lowered at admission.
     """
 
     plan: ImagePlan
     sampler: Any
     latents: torch.Tensor
-    text: torch.Tensor | None = None
+    conditioning: tuple[Conditioning, ...] | None = None
     step: int = 0
     done: bool = False
     quality: str = "full"
@@ -38,12 +39,12 @@ class ImageState:
         """The kind of slice that comes next."""
         if self.step == self.evaluations:
             return "decode"
-        return "encode" if self.text is None else "denoise"
+        return "encode" if self.conditioning is None else "denoise"
 
     @property
     def inputs(self) -> int:
-        """Rows that this job puts into the U-Net."""
-        return len(self.plan.token_ids)
+        """Rows that this job puts into the network."""
+        return len(self.plan.passes)
 
 
 def state_of(job: Job) -> ImageState:

@@ -119,9 +119,9 @@ def test_a_whole_model(loaded: Any) -> None:
     latents, text, times = weights(3, 4, 8, 8), weights(3, 16, 32), torch.tensor([1.0, 500.0, 999.0])
     ids = torch.arange(32).reshape(2, 16)
     calls: list[Callable[[Callable[[torch.Tensor], torch.Tensor]], torch.Tensor]] = [
-        lambda wrap: parts.unet(wrap(latents), times, encoder_hidden_states=wrap(text)).sample,
-        lambda wrap: parts.vae.decode(wrap(latents)).sample,
-        lambda wrap: parts.text_encoder(wrap(ids)).last_hidden_state,
+        lambda wrap: parts.backbone.network(wrap(latents), times, encoder_hidden_states=wrap(text)).sample,
+        lambda wrap: parts.vae.module.decode(wrap(latents)).sample,
+        lambda wrap: parts.backbone.encoders[0](wrap(ids)).last_hidden_state,
     ]
     for call in calls:
         wanted = call(lambda x: x)

@@ -78,7 +78,7 @@ BROKEN: list[tuple[Change, type[UpbeatError], str]] = [
     (remove(INDEX), ModelBroken, "model_index.json is missing"),
     (write(INDEX, "{"), ModelBroken, "model_index.json is broken"),
     (write(INDEX, "[]"), ModelBroken, "not a JSON object"),
-    (edit(INDEX, _class_name="FluxPipeline"), Unsupported, "FluxPipeline"),
+    (edit(INDEX, _class_name="OddPipeline"), Unsupported, "OddPipeline"),
     (edit(INDEX, unet=["diffusers", "SD3Transformer2DModel"]), Unsupported, "SD3Transformer2DModel"),
     (edit(INDEX, vae=None), ModelBroken, "vae is missing"),
     (edit(INDEX, scheduler=["diffusers", "LCMScheduler"]), Unsupported, "LCMScheduler"),
@@ -97,6 +97,9 @@ BROKEN: list[tuple[Change, type[UpbeatError], str]] = [
     ),
     (edit("unet/config.json", time_cond_proj_dim=8), Unsupported, "time_cond_proj_dim"),
     (edit("unet/config.json", sample_size=None), ModelBroken, "sample_size"),
+    (write("upbeat.json", '{"shared": ["vae"]}'), ModelBroken, "shared must be an object"),
+    (write("upbeat.json", '{"shared": {"vae": "/vae"}}'), ModelBroken, "shared.vae"),
+    (write("upbeat.json", '{"shared": {"vae": "../nowhere/vae"}}'), ModelBroken, "../nowhere/vae"),
     (write("upbeat.json", '{"step": 3}'), ModelBroken, "'step'"),
     (write("upbeat.json", '{"steps": 0}'), ModelBroken, "1 to 150"),
     (write("upbeat.json", '{"guidance": "no"}'), ModelBroken, "guidance"),
@@ -130,19 +133,37 @@ def test_half_precision_weights_are_loaded_as_float32(copied: Path) -> None:
     (copied / UNET).unlink()
     save_file(half, copied / "unet/diffusion_pytorch_model.fp16.safetensors", metadata={"format": "pt"})
     parts = load_components(copied, ImageSettings())
-    found = parts.unet.state_dict()
+    found = parts.backbone.network.state_dict()
     assert all(tensor.dtype == torch.float32 for tensor in found.values())
     assert all(torch.equal(found[name], tensor.float()) for name, tensor in half.items())
-    assert not any(parameter.requires_grad for parameter in parts.unet.parameters())
+    assert not any(parameter.requires_grad for parameter in parts.backbone.network.parameters())
 
 
 def test_defaults_without_a_file(copied: Path) -> None:
     (copied / "upbeat.json").unlink()
     parts = load_components(copied, ImageSettings())
     assert parts.defaults == Defaults(steps=28, guidance=5.0)
-    assert (parts.vae_factor, parts.multiple, parts.own_size) == (8, 16, (128, 128))
+    assert (parts.vae.factor, parts.multiple, parts.own_size) == (8, 16, (128, 128))
 
 
 def test_another_own_scheduler(copied: Path) -> None:
     edit(INDEX, scheduler=["diffusers", "EulerDiscreteScheduler"])(copied)
     assert load_components(copied, ImageSettings()).scheduler_class == "EulerDiscreteScheduler"
+
+
+def test_parts_of_a_neighbour(folder: Path, tmp_path: Path) -> None:
+    """`shared` in upbeat.json: what is not in the folder is taken from where it says."""
+    shutil.copytree(folder, tmp_path / "owner")
+    guest = Path(shutil.copytree(folder, tmp_path / "guest"))
+    names = ("vae", "text_encoder", "tokenizer")
+    for name in names:
+        shutil.rmtree(guest / name)
+    with pytest.raises(ModelBroken):
+        load_components(guest, ImageSettings())
+    write("upbeat.json", json.dumps({"steps": 3, "shared": {n: f"../owner/{n}" for n in names}}))(guest)
+    parts = load_components(guest, ImageSettings())
+    assert parts.defaults.steps == 3
+    wanted = load_file(tmp_path / "owner" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert torch.equal(
+        parts.vae.module.state_dict()["decoder.conv_in.weight"], wanted["decoder.conv_in.weight"]
+    )

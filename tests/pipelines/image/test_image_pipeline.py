@@ -23,8 +23,13 @@ def snapshot(job: Job) -> dict[str, Any]:
     """All durable state, the sampler's included, as values that compare."""
     state = state_of(job)
     sampler = {k: copy.deepcopy(v) for k, v in vars(state.sampler).items() if k != "_internal_dict"}
-    text = None if state.text is None else state.text.clone()
-    return {"latents": state.latents.clone(), "text": text, "step": state.step, "done": state.done, **sampler}
+    return {
+        "latents": state.latents.clone(),
+        "conditioning": state.conditioning,
+        "step": state.step,
+        "done": state.done,
+        **sampler,
+    }
 
 
 def same(one: Any, other: Any) -> bool:
@@ -80,7 +85,7 @@ def test_closing_at_every_point_leaves_the_job_as_it_was(driver: Any, scheduler:
 def restore(driver: Any, job: Job, before: dict[str, Any]) -> None:
     """Back to before the slice that was let through."""
     state = state_of(job)
-    fields = ("latents", "text", "step", "done")
+    fields = ("latents", "conditioning", "step", "done")
     for name in fields:
         setattr(state, name, before[name])
     for name, value in before.items():

@@ -64,7 +64,7 @@ def test_what_is_left_open_is_filled_in(loaded: ImagePipeline) -> None:
 @pytest.mark.parametrize("guidance", [0.5, 1.0])
 def test_little_guidance_takes_one_pass(loaded: ImagePipeline, guidance: float) -> None:
     plan = loaded.prepare(ImageRequest(prompt="red", guidance=guidance), None)
-    assert len(plan.token_ids) == 1
+    assert len(plan.passes) == 1
 
 
 @pytest.mark.parametrize("options", [{"width": 64, "height": 256}, {"steps": 150}, {"seed": 2**64 - 1}])
@@ -74,7 +74,7 @@ def test_the_limits_themselves_are_allowed(loaded: ImagePipeline, options: dict[
 
 def test_long_prompts_are_cut(loaded: ImagePipeline) -> None:
     plan = loaded.prepare(ImageRequest(prompt="red " * 999), None)
-    assert {len(ids) for ids in plan.token_ids} == {16}
+    assert {len(each.prompt[0].ids) for each in plan.passes} == {16}
 
 
 def test_other_requests_are_refused(loaded: ImagePipeline) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from pipelines.image.preview import fit_preview
 from pipelines.image.samplers import new_sampler, predicted_clean
+from pipelines.image.vae import Vae
 
 
 class SmoothVae(torch.nn.Module):
@@ -19,7 +21,7 @@ class SmoothVae(torch.nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(1)
         self.mix = torch.nn.Parameter(torch.randn((3, 4), generator=generator) * 0.3)
-        self.config = type("Config", (), {"latent_channels": 4, "scaling_factor": 0.5})
+        self.config = SimpleNamespace(latent_channels=4, scaling_factor=0.5, block_out_channels=(1,) * 4)
 
     def decode(self, latents: torch.Tensor, return_dict: bool = True) -> tuple[torch.Tensor]:
         """Latents before scaling, as a VAE takes them."""
@@ -41,7 +43,7 @@ def correlation(one: Any, other: Any) -> float:
 def test_the_map_resembles_a_smooth_vae() -> None:
     vae = SmoothVae()
     with torch.no_grad():
-        fitted = fit_preview(vae)
+        fitted = fit_preview(Vae(vae))
         coarse = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(8))
         latents = torch.nn.functional.interpolate(coarse, size=(16, 24), mode="bilinear")
         picture = fitted.picture(latents)
@@ -54,7 +56,7 @@ def test_the_map_resembles_a_smooth_vae() -> None:
 
 def test_the_map_survives_what_is_not_finite() -> None:
     with torch.no_grad():
-        fitted = fit_preview(SmoothVae())
+        fitted = fit_preview(Vae(SmoothVae()))
         assert fitted.picture(torch.full((1, 4, 2, 2), torch.nan)).shape == (2, 2, 3)
 
 

@@ -1,0 +1,39 @@
+"""The VAE: latents to pixels, with the scale and shift of its config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pipelines.image.divisible import divisible, plain
+
+
+class Vae:
+    """A frozen autoencoder on its device. Shared by all jobs; used on the executor thread.
+
+    Latents outside are of about unit deviation, float32 (rows, channels, height, width).
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self._scale = float(module.config.scaling_factor)
+        self._shift = float(getattr(module.config, "shift_factor", None) or 0.0)
+
+    @property
+    def channels(self) -> int:
+        """Of the latents."""
+        return int(self.module.config.latent_channels)
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent position stands for, each way."""
+        return 1 << (len(self.module.config.block_out_channels) - 1)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pixels (rows, 3, height, width) in the model's dtype, about [-1, 1]."""
+        reference = next(self.module.parameters())
+        inside = (latents / self._scale + self._shift).to(reference)
+        area = inside[:, 0].numel() * self.factor**2
+        macs = area * 36 * self.module.config.block_out_channels[0] ** 2
+        return plain(self.module.decode(divisible(inside, macs), return_dict=False)[0])
