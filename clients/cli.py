@@ -83,7 +83,9 @@ def connected(
 def serve(
     context: typer.Context,
     text: Annotated[str, typer.Option(metavar="DIR", help="Hugging Face folder, Llama family.")] = "",
-    image: Annotated[str, typer.Option(metavar="DIR", help="diffusers folder, Stable Diffusion.")] = "",
+    image: Annotated[
+        list[str] | None, typer.Option(metavar="DIR", help="diffusers folder; more than once for more.")
+    ] = None,
     speech: Annotated[str, typer.Option(metavar="DIR", help="Hugging Face folder, VITS.")] = "",
     listen: Annotated[str, typer.Option(metavar="ADDR", help="host:port; port 0 for any free one.")] = "",
     config: Annotated[str, typer.Option(metavar="FILE.toml", help="All settings in one file.")] = "",
@@ -95,8 +97,9 @@ def serve(
     This becomes `python -m server` with the same options; what that command knows beyond them
     (`python -m server --help`) can be given here as well. Ctrl-C or SIGTERM drains and stops.
     """
-    named = {"--text": text, "--image": image, "--speech": speech, "--listen": listen, "--config": config}
+    named = {"--text": text, "--speech": speech, "--listen": listen, "--config": config}
     options = [part for name, value in named.items() if value for part in (name, value)]
+    options += [part for folder in image or () for part in ("--image", folder)]
     os.execv(sys.executable, [sys.executable, "-m", "server", *options, *context.args])
 
 

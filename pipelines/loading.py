@@ -5,6 +5,7 @@ Runs in the device process alone; the pipelines' own modules (and torch with the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,15 @@ from pipelines.contract import Pipeline
 from pipelines.errors import InvalidRequest, ModelBroken
 
 EMBEDDED = Path(__file__).parent.parent / "models"
+EMBEDDED_IMAGES = ("upbeat-image-unet", "upbeat-image-dit")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """Folders ("" for the embedded model) and the limits that pipelines keep."""
+    """Folders ("" or none for the embedded models) and the limits that pipelines keep."""
 
     text: str = ""
-    image: str = ""
+    images: tuple[str, ...] = ()
     speech: str = ""
     transcription: bool = True
     device: str = "cpu"
@@ -36,7 +38,7 @@ def load_all(plan: LoadPlan, progress: Callable[[str], None] = lambda _: None) -
     loaders: list[tuple[str, Callable[[], Pipeline]]] = [
         ("text", lambda: _text(plan)),
         ("speech", lambda: _speech(plan)),
-        ("image", lambda: _image(plan)),
+        *(("images", functools.partial(_image, plan, folder)) for folder in image_folders(plan.images)),
     ]
     if plan.transcription:
         loaders.append(("transcription", lambda: _transcription(plan)))
@@ -82,11 +84,18 @@ def _speech(plan: LoadPlan) -> Pipeline:
     return SpeechPipeline.load(folder, name=folder.name, settings=settings)
 
 
-def _image(plan: LoadPlan) -> Pipeline:
+def image_folders(given: tuple[str, ...]) -> tuple[Path, ...]:
+    """The given folders, or the embedded models that are there. Raises: ModelBroken where there is none."""
+    if given:
+        return tuple(folder_of(folder, "") for folder in given)
+    there = tuple(EMBEDDED / name for name in EMBEDDED_IMAGES if (EMBEDDED / name).is_dir())
+    return there or (folder_of("", EMBEDDED_IMAGES[0]),)
+
+
+def _image(plan: LoadPlan, folder: Path) -> Pipeline:
     from pipelines.image.pipeline import ImagePipeline
     from pipelines.image.settings import ImageSettings
 
-    folder = folder_of(plan.image, "upbeat-image-unet")
     settings = ImageSettings(
         device=plan.device, dtype=plan.dtype, max_jobs=plan.max_jobs, max_side=plan.max_image_side
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,12 @@ Folder = Annotated[
 
 def main(
     text: Folder = None,
-    image: Folder = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Image model folder, more than once for more; or embedded."
+        ),
+    ] = None,
     speech: Folder = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT (port 0: any free one) or unix:PATH.")] = None,
     config: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Settings, TOML.")] = None,
@@ -39,7 +45,7 @@ def main(
 ) -> None:
     try:
         settings = load(config) if config else Config()
-        settings = _override(settings, text, image, speech, listen, metrics_port, threads)
+        settings = override(settings, text, image or (), speech, listen, metrics_port, threads)
         logs.configure(settings.log_level)
         _run(settings)
     except UpbeatError as error:
@@ -47,17 +53,20 @@ def main(
         raise typer.Exit(1) from None
 
 
-def _override(
+def override(
     settings: Config,
-    text: Path | None,
-    image: Path | None,
-    speech: Path | None,
-    listen: str | None,
-    metrics_port: int | None,
-    threads: int | None,
+    text: Path | None = None,
+    images: Iterable[Path] = (),
+    speech: Path | None = None,
+    listen: str | None = None,
+    metrics_port: int | None = None,
+    threads: int | None = None,
 ) -> Config:
-    folders = {"text": text, "image": image, "speech": speech}
+    """The settings with the options that were given; raises as the settings do."""
+    folders = {"text": text, "speech": speech}
     device: dict[str, object] = {name: str(path) for name, path in folders.items() if path is not None}
+    if given := tuple(map(str, images)):
+        device["images"] = given
     if threads is not None:
         device["threads"] = threads
     changes: dict[str, object] = {"device": msgspec.structs.replace(settings.device, **device)}

@@ -12,7 +12,8 @@ from pipelines.errors import InvalidRequest
 class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the device process loads and promises.
 
-    text, image, speech: model folders; "" for the embedded model. threads: torch threads, 0 for one a core
+    text, speech: model folders; "" for the embedded model. images: folders of image models, the first the
+    one that answers where none is named; none for the embedded ones. threads: torch threads, 0 for one a core
     (never more). promised_delay_ms: longest gap between preemption points. slice_ms: how long a slice of
     riders may grow. kv_tokens: room of the text model's KV cache in tokens, 0
     for eight whole contexts but at most 1 GiB. max_jobs: jobs a pipeline admits.
@@ -20,7 +21,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     device: str = "cpu"
     text: str = ""
-    image: str = ""
+    images: tuple[str, ...] = ()
     speech: str = ""
     transcription: bool = True
     dtype: str = "float32"

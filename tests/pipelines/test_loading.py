@@ -1,0 +1,32 @@
+"""Which folders are loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines import loading
+from pipelines.errors import ModelBroken
+from pipelines.loading import image_folders
+
+
+def test_embedded_image_models_are_those_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "EMBEDDED", tmp_path)
+    with pytest.raises(ModelBroken, match="upbeat-image-unet"):
+        image_folders(())
+    (tmp_path / "upbeat-image-unet").mkdir()
+    assert [folder.name for folder in image_folders(())] == ["upbeat-image-unet"]
+    (tmp_path / "upbeat-image-dit").mkdir()
+    assert [folder.name for folder in image_folders(())] == ["upbeat-image-unet", "upbeat-image-dit"]
+
+
+def test_given_image_models_replace_the_embedded_ones(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    given = (str(tmp_path / "two"), str(tmp_path / "one"))
+    assert [folder.name for folder in image_folders(given)] == ["two", "one"]
+    with pytest.raises(ModelBroken, match="three"):
+        image_folders((*given, str(tmp_path / "three")))
