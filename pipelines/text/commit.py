@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kernels import Drawn
 from pipelines.contract import Emitted
 from pipelines.messages import Done, Failed, FinishReason, TokenChunk
 from pipelines.text.prefix_index import PrefixIndex
+from pipelines.text.speculation.verifier import accepted
 from pipelines.text.state import TextState
 from pipelines.text.stream import Piece
 from pipelines.text.tokenizer import ChatTokenizer
@@ -23,32 +25,46 @@ class Committer:
     context: int
     index: PrefixIndex | None
 
-    def commit(self, state: TextState, count: int, drawn: Drawn | None) -> list[Emitted]:
-        """Make `count` new tokens' KV and the drawn token durable; returns what the client gets."""
+    def commit(
+        self, state: TextState, count: int, draft: Sequence[int], drawn: Sequence[Drawn]
+    ) -> list[Emitted]:
+        """Make the KV of `count` known tokens and the drawn tokens that count durable; returns what the
+        client gets. What ends the answer may come at any of them; the rest is dropped."""
         state.table.append(count)
-        if drawn is None:
-            return []
-        if not drawn.finite:
-            state.finished = state.broken = True
-            return [Failed("ModelBroken", f"{self.model}: the model computed NaN for this prompt")]
-        if self.index is not None and not state.drawn:
+        state.drafted += len(draft)
+        right = accepted(draft, drawn)
+        if drawn and drawn[0].finite and self.index is not None and not state.drawn:
             state.publish(self.index)
-        state.tokens.append(drawn.id)
-        if drawn.id in self.eos:
-            return self._finish(state, state.stream.finish(), FinishReason.STOP)
-        piece = state.stream.push(drawn, self.tokenizer.content(drawn.id))
+        said = Piece()
+        for place, token in enumerate(drawn[: right + 1]):
+            if not token.finite:
+                state.finished = state.broken = True
+                broken = Failed("ModelBroken", f"{self.model}: the model computed NaN for this prompt")
+                return [*self._chunks(state, said), broken]
+            if place:
+                state.table.append(1)
+            state.accepted += place < right
+            piece, reason = self._say(state, token)
+            said = Piece(said.text + piece.text, said.tokens + piece.tokens)
+            if reason is not None:
+                state.finished = True
+                return [*self._chunks(state, said), Done(reason, state.usage())]
+        return self._chunks(state, said)
+
+    def _say(self, state: TextState, token: Drawn) -> tuple[Piece, FinishReason | None]:
+        """One more token of the answer: what becomes final by it, and why the answer ends with it."""
+        state.tokens.append(token.id)
+        if token.id in self.eos:
+            return state.stream.finish(), FinishReason.STOP
+        piece = state.stream.push(token, self.tokenizer.content(token.id))
         if piece.stopped:
-            return self._finish(state, piece, FinishReason.STOP)
+            return piece, FinishReason.STOP
         limit = state.reached_limit(self.context)
         if limit is None:
-            return self._chunks(state, piece)
+            return piece, None
         rest = state.stream.finish()
         reason = FinishReason.STOP if rest.stopped else limit
-        return self._finish(state, Piece(piece.text + rest.text, piece.tokens + rest.tokens), reason)
-
-    def _finish(self, state: TextState, piece: Piece, reason: FinishReason) -> list[Emitted]:
-        state.finished = True
-        return [*self._chunks(state, piece), Done(reason, state.usage())]
+        return Piece(piece.text + rest.text, piece.tokens + rest.tokens), reason
 
     def _chunks(self, state: TextState, piece: Piece) -> list[Emitted]:
         """One chunk, or none where everything is held back."""

@@ -17,26 +17,33 @@ def draws(state: TextState, count: int) -> bool:
     return state.final and state.pending == count
 
 
-def pack(states: Sequence[TextState], counts: Sequence[int], memory: KvMemory) -> Packed:
-    """`counts` new tokens of each job, in room behind its committed length."""
+def pack(
+    states: Sequence[TextState],
+    counts: Sequence[int],
+    drafts: Sequence[Sequence[int]],
+    memory: KvMemory,
+) -> Packed:
+    """`counts` known tokens of each job and its drafted ones, in room behind its committed length."""
     device = memory.cache[0].device
     ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
     spans: list[Span] = []
     last: list[int] = []
-    for state, count in zip(states, counts, strict=True):
-        reserved = memory.reserve(state.table, count)
+    for state, count, draft in zip(states, counts, drafts, strict=True):
+        reserved = memory.reserve(state.table, count + len(draft))
         assert reserved, "the plan has reserved this"
-        start, end = state.table.length, state.table.length + count
+        start, known = state.table.length, state.table.length + count
+        end = known + len(draft)
         places = state.table.places(0, end)
         seen = places if isinstance(places, slice) else places.to(device)
-        spans.append(Span(len(ids), count, end, seen))
-        ids += state.tokens[start:end]
+        spans.append(Span(len(ids), end - start, end, seen))
+        ids += state.tokens[start:known]
+        ids += draft
         positions += range(start, end)
         slots += _numbers(state.table.places(start, end))
         if draws(state, count):
-            last.append(len(ids) - 1)
+            last += range(len(ids) - 1 - len(draft), len(ids))
     return Packed(
         torch.tensor(ids, device=device),
         torch.tensor(positions, device=device),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -24,10 +25,12 @@ from pipelines.text.loader import load_weights
 from pipelines.text.memory import KvMemory, context_tokens, pool_tokens, slots_for
 from pipelines.text.model import Decoder
 from pipelines.text.packing import draws, pack
-from pipelines.text.planner import Planner, Work
+from pipelines.text.planner import Planner, Row, Work
 from pipelines.text.prefix_index import root_key
 from pipelines.text.requests import PreparedPrompt, check_request, prepare_prompt
 from pipelines.text.settings import TextSettings
+from pipelines.text.speculation.drafting import Drafting
+from pipelines.text.speculation.verifier import questions
 from pipelines.text.state import TextState
 from pipelines.text.stream import TextStream
 from pipelines.text.tokenizer import ChatTokenizer
@@ -55,6 +58,7 @@ class TextPipeline:
         self._planner = Planner(name, config, self._cost, settings.max_rows, settings.max_chunk)
         slots = slots_for(pool_tokens(config, decoder.dtype, settings))
         self._memory = KvMemory(decoder.new_cache(slots), prefix_reuse=settings.prefix_reuse)
+        self._drafting = Drafting(config.context)
         self._committer = Committer(name, tokenizer, config.eos, config.context, self._memory.index)
         on_cpu = torch.device(settings.device).type == "cpu"
         self._drawn_at_once = max(1, _DRAWN_SCORES // config.vocab) if on_cpu else settings.max_rows
@@ -125,10 +129,14 @@ class TextPipeline:
         return not state.finished and state.pending > 0
 
     def plan(self, ready: Iterable[Job], budget: Budget) -> Batch | None:
-        rows: list[tuple[Job, int]] = []
-        for job, count in self._planner.choose(ready, budget):
-            if self._memory.reserve(_state(job).table, count):
-                rows.append((job, count))
+        chosen = self._planner.choose(ready, budget)
+        rows: list[Row] = []
+        for row in self._drafting.add_drafts(chosen, lambda: self._planner.spare(chosen, budget)):
+            table = _state(row.job).table
+            if self._memory.reserve(table, row.tokens):
+                rows.append(row)
+            elif self._memory.reserve(table, row.count):
+                rows.append(Row(row.job, row.count))
             elif not rows:
                 raise Pressure(self._info.name)
         return self._planner.batch(rows, budget) if rows else None
@@ -137,18 +145,19 @@ class TextPipeline:
         work: Work = batch.work
         states = [_state(job) for job in batch.rows]
         drawing = [i for i, count in enumerate(work.counts) if draws(states[i], count)]
-        packed = pack(states, work.counts, self._memory)
+        packed = pack(states, work.counts, work.drafts, self._memory)
+        asked = [question for i in drawing for question in questions(states[i], work.drafts[i])]
         logits = yield from self._decoder.forward(packed, self._memory.cache, work.every)
         drawn: list[Drawn] = []
-        while logits is not None and len(drawn) < len(drawing):
+        while logits is not None and len(drawn) < len(asked):
             yield None
             some = slice(len(drawn), len(drawn) + self._drawn_at_once)
-            drawn += draw(logits[some], [states[i].row_sampling() for i in drawing[some]])
-        tokens = dict(zip(drawing, drawn, strict=True))
-        emissions: list[Emission] = []
+            drawn += draw(logits[some], asked[some])
+        answers, emissions = iter(drawn), list[Emission]()
         for i, job in enumerate(batch.rows):
+            tokens = list(islice(answers, len(work.drafts[i]) + 1)) if i in drawing else []
             if not job.cancelled:
-                chunks = self._committer.commit(states[i], work.counts[i], tokens.get(i))
+                chunks = self._committer.commit(states[i], work.counts[i], work.drafts[i], tokens)
                 emissions += [Emission(job, chunk) for chunk in chunks]
         yield from emissions
 

@@ -5,12 +5,13 @@ Rules
    than `SMALLEST` tokens: decodes never stall behind a long prompt (Sarathi; Agrawal et al., 2024).
 2. The prompts share what is left of the slice's budget, most urgent first.
 3. The most urgent job always gets something.
-4. Layers between two preemption points are as many as fit half the allowed gap by the cost model.
+4. Drafted tokens come last, out of what is left of the budget; a slice without room for them has none.
+5. Layers between two preemption points are as many as fit half the allowed gap by the cost model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -26,10 +27,26 @@ GAP_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a slice computes: so many new tokens for each row, a preemption point each `every` layers."""
+    """What a slice computes: so many known tokens for each row, and `drafts` behind them that are checked; a
+    preemption point each `every` layers."""
 
     counts: tuple[int, ...]
+    drafts: tuple[tuple[int, ...], ...]
     every: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A job's part of a slice: `count` of its known tokens and a draft behind them."""
+
+    job: Job
+    count: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """All that is computed."""
+        return self.count + len(self.draft)
 
 
 class Planner:
@@ -48,30 +65,36 @@ class Planner:
         # Work of one query meeting one cached token, over that of one token in the linear layers.
         self._context_share = 2 * config.heads * config.head_dim / parameters
 
-    def choose(self, ready: Iterable[Job], budget: Budget) -> list[tuple[Job, int]]:
-        """Rows in urgency order with how many tokens each computes."""
+    def choose(self, ready: Iterable[Job], budget: Budget) -> list[Row]:
+        """Rows in urgency order, without drafts."""
         candidates = [(job, _state(job).pending) for job in islice(ready, self._max_rows)]
         decodes = sum(1 for _, pending in candidates if pending == 1)
         if decodes == len(candidates):
-            return candidates
+            return [Row(job, 1) for job, _ in candidates]
         room = max(self._tokens_within(budget) - decodes, SMALLEST)
-        chosen: list[tuple[Job, int]] = []
+        chosen: list[Row] = []
         for job, pending in candidates:
             count = 1 if pending == 1 else min(pending, room)
             if pending > 1:
                 room -= count
             if count:
-                chosen.append((job, count))
+                chosen.append(Row(job, count))
         return chosen
 
-    def batch(self, rows: list[tuple[Job, int]], budget: Budget) -> Batch:
+    def spare(self, rows: Sequence[Row], budget: Budget) -> int:
+        """How many tokens may be drafted beside these rows."""
+        return max(0, self._tokens_within(budget) - sum(row.count for row in rows))
+
+    def batch(self, rows: Sequence[Row], budget: Budget) -> Batch:
         """The slice for rows that have their memory."""
-        counts = tuple(count for _, count in rows)
-        kind = "decode" if max(counts) == 1 else "prefill"
-        units = sum(count * (1 + self._context_share * _state(job).table.length) for job, count in rows)
-        jobs = tuple(job for job, _ in rows)
+        kind = "prefill" if max(row.count for row in rows) > 1 else "decode"
+        if kind == "decode" and any(row.draft for row in rows):
+            kind = "verify"
+        units = sum(row.tokens * (1 + self._context_share * _state(row.job).table.length) for row in rows)
+        jobs = tuple(row.job for row in rows)
         every = self._every(Batch(self._name, kind, jobs, units), budget)
-        return Batch(self._name, kind, jobs, units, Work(counts, every))
+        counts, drafts = tuple(row.count for row in rows), tuple(row.draft for row in rows)
+        return Batch(self._name, kind, jobs, units, Work(counts, drafts, every))
 
     def _every(self, batch: Batch, budget: Budget) -> int:
         estimate = self._cost.estimate(batch)

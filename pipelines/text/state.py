@@ -11,6 +11,7 @@ from pipelines.messages import FinishReason, Sampling, Usage
 from pipelines.text.kv_cache import BLOCK, BlockTable
 from pipelines.text.prefix_index import PrefixIndex, next_key
 from pipelines.text.requests import PreparedPrompt
+from pipelines.text.speculation.given import GivenText
 from pipelines.text.stream import TextStream
 
 
@@ -21,7 +22,7 @@ class TextState:
     tokens: the prompt as far as it is known, then the answer. The KV of the first `table.length` of them is
     cached; the rest is to be computed. keys: the tenant's root and the keys of those full blocks that the
     prefix index knows. final: the prompt is committed, so the answer may begin. broken:
-    the model computed NaN, so nobody may use this KV.
+    the model computed NaN, so nobody may use this KV. given: a text that the answer may resemble.
     """
 
     sampling: Sampling
@@ -36,6 +37,9 @@ class TextState:
     broken: bool = False
     reused: int = 0
     rolled_back: int = 0
+    given: GivenText | None = None
+    drafted: int = 0
+    accepted: int = 0
 
     @property
     def pending(self) -> int:
@@ -89,11 +93,18 @@ class TextState:
         self.table.free()
         del self.keys[1:]
 
-    def row_sampling(self) -> RowSampling:
-        """How the next token is drawn."""
+    def expect(self, answer: Sequence[int]) -> None:
+        """The answer's tokens, from its first on, may be these or resemble them: they become its draft."""
+        self.given = GivenText(answer) if answer else None
+
+    def row_sampling(self, draft: Sequence[int] = ()) -> RowSampling:
+        """How the token behind the known ones, and behind `draft`, is drawn."""
         asked = self.sampling
+        counted = asked.presence_penalty or asked.frequency_penalty
+        repeated = counted or asked.repetition_penalty != 1.0
+        seen = [*self.tokens, *draft] if repeated else ()
         return RowSampling(
-            position=len(self.tokens),
+            position=len(self.tokens) + len(draft),
             seed=asked.seed,
             temperature=asked.temperature,
             top_k=asked.top_k,
@@ -102,10 +113,8 @@ class TextState:
             repetition_penalty=asked.repetition_penalty,
             presence_penalty=asked.presence_penalty,
             frequency_penalty=asked.frequency_penalty,
-            seen=self.tokens,
-            generated=self.tokens[self.prompt_length :]
-            if asked.presence_penalty or asked.frequency_penalty
-            else (),
+            seen=seen,
+            generated=seen[self.prompt_length :] if counted else (),
             logprobs=asked.logprobs or -1,
         )
 
@@ -120,6 +129,8 @@ class TextState:
             prompt_tokens=self.prompt_length,
             completion_tokens=self.drawn,
             reused_tokens=self.reused,
+            drafted_tokens=self.drafted,
+            accepted_tokens=self.accepted,
             rolled_back_tokens=self.rolled_back,
         )
 

@@ -72,7 +72,7 @@ def test_full_logits_equal_transformers(name: str, folders: Folders, drive: Driv
     job = driver.submit(PROMPT)
     pipeline = driver.pipeline
     with torch.inference_mode():
-        packed = pack([job.state], [job.state.pending], pipeline._memory)
+        packed = pack([job.state], [job.state.pending], [()], pipeline._memory)
         forward = pipeline._decoder.forward(packed, pipeline._memory.cache, 1)
         logits = finished(forward)
         expected = reference(torch.tensor([job.state.tokens])).logits[0, -1]

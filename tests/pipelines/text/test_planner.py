@@ -11,7 +11,7 @@ from pipelines.cost import CostModel
 from pipelines.messages import JobClass, Sampling, TextRequest
 from pipelines.text.config import ModelConfig, RopeConfig
 from pipelines.text.kv_cache import BlockPool, BlockTable
-from pipelines.text.planner import SMALLEST, UNMEASURED, Planner
+from pipelines.text.planner import SMALLEST, UNMEASURED, Planner, Row
 from pipelines.text.state import TextState
 from pipelines.text.stream import TextStream
 
@@ -53,7 +53,7 @@ def measured(token_ms: float, decode_ms: float = 1.0) -> CostModel:
 
 def counts(cost: CostModel, *pending: int, max_rows: int = 8, budget: Budget = BUDGET) -> list[int]:
     planner = Planner("t", CONFIG, cost, max_rows, 512)
-    return [count for _, count in planner.choose(jobs(*pending), budget)]
+    return [row.count for row in planner.choose(jobs(*pending), budget)]
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_layers_between_points_fit_half_the_gap(
     token_ms: float, decode_ms: float, count: int, every: int
 ) -> None:
     planner = Planner("t", CONFIG, measured(token_ms, decode_ms), 8, 512)
-    batch = planner.batch([(jobs(count)[0], count)], BUDGET)
+    batch = planner.batch([Row(jobs(count)[0], count)], BUDGET)
     assert batch.work.every == every
     assert batch.kind == ("decode" if count == 1 else "prefill")
 
 
 def test_unmeasured_slices_yield_at_every_layer() -> None:
     planner = Planner("t", CONFIG, CostModel(), 8, 512)
-    assert planner.batch([(jobs(16)[0], 16)], BUDGET).work.every == 1
+    assert planner.batch([Row(jobs(16)[0], 16)], BUDGET).work.every == 1

@@ -1,0 +1,61 @@
+"""Drafts from a given text: an answer to an earlier form of the prompt is a good guess at the new one.
+
+The text is followed token by token from the answer's beginning. Where the answer leaves it, the best place
+to go on is looked for near by: the one whose left side agrees longest with what has been said, or, where
+nothing agrees, the one behind a single changed token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+WINDOW = 24
+LONGEST_MATCH = 8
+
+
+class GivenText:
+    """One job's given text, as token ids. Owner: the executor thread, through the job's state.
+
+    It is a function of the text and of the answer so far: `follow` only catches up.
+    """
+
+    def __init__(self, text: Sequence[int]) -> None:
+        self._text = tuple(text)
+        self._place = 0
+        self._followed = 0
+        self.agreed = LONGEST_MATCH
+
+    def follow(self, tokens: Sequence[int], prompt_length: int) -> None:
+        """Catch up with the answer, `tokens[prompt_length:]`.
+
+        `agreed` then says for how many tokens text and answer have agreed, at most LONGEST_MATCH; the
+        answer's beginning counts as well agreed.
+        """
+        for end in range(prompt_length + self._followed, len(tokens)):
+            if self._place < len(self._text) and self._text[self._place] == tokens[end]:
+                self._place += 1
+                self.agreed = min(LONGEST_MATCH, self.agreed + 1)
+            else:
+                self._place, self.agreed = self._nearest(tokens, prompt_length, end + 1)
+        self._followed = len(tokens) - prompt_length
+
+    def propose(self, most: int) -> tuple[int, ...]:
+        """At most so many tokens that may come next."""
+        return self._text[self._place : self._place + most]
+
+    def _nearest(self, tokens: Sequence[int], prompt_length: int, end: int) -> tuple[int, int]:
+        """Where in the text to go on after `tokens[:end]`, and how many tokens agree to its left."""
+        expected = self._place + 1
+        best, agreed = expected, 0
+        nearest_first = sorted(
+            range(max(1, expected - WINDOW), min(len(self._text), expected + WINDOW) + 1),
+            key=lambda place: abs(place - expected),
+        )
+        for place in nearest_first:
+            length = 0
+            longest = min(LONGEST_MATCH, place, end - prompt_length)
+            while length < longest and self._text[place - 1 - length] == tokens[end - 1 - length]:
+                length += 1
+            if length > agreed:
+                best, agreed = place, length
+        return best, agreed
