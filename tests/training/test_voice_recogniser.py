@@ -46,5 +46,5 @@ def test_the_committed_voice_holds_the_floor() -> None:
     trained, held = domain_texts()
     assert not set(trained) & set(held)
     voice = load_voice(FOLDER)
-    found = error_rate(held[:20], lambda text: speak_aloud(voice, text), Recogniser(trained), "floor")
+    found = error_rate(held[:20], lambda text: speak_aloud(voice, text), Recogniser(trained))
     assert found.rate <= FLOOR
