@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,7 +67,10 @@ class Job:
     """One unit of work for one pipeline. Owner: the executor thread.
 
     `state` is the pipeline's durable state and changes only at a commit. `deadline_s` is on the
-    executor's clock, math.inf for none. `in_slice` is true from plan until the slice has ended.
+    executor's clock, math.inf for none. `in_slice` is true from plan until the slice has ended. `rank` is
+    the class it stands in now (by inheritance, commitment, being ahead of whom it serves); set when it is
+    offered to the scheduler. Until `ahead_until_s` whom it serves has enough, so that it need not be
+    hurried; a reader has something to read until `read_until_s`.
     """
 
     id: int
@@ -78,6 +81,8 @@ class Job:
     turn_id: str = ""
     arrived_s: float = 0.0
     deadline_s: float = math.inf
+    ahead_until_s: float = -math.inf
+    read_until_s: float = -math.inf
     committed: bool = True
     credits: int = 1
     consumer: Job | None = None
@@ -90,6 +95,10 @@ class Job:
     preemptions: int = 0
     evictions: int = 0
     slices: int = 0
+    rank: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rank = int(self.job_class)
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +118,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long the slice may take in all, and how long it may go without a yield (milliseconds)."""
+    """How long the slice may take in all, and how long it may go without a yield (milliseconds).
+
+    Rows of a less urgent `rank` than the first may make a slice no longer than `gap_ms`: who comes for the
+    slice's own pipeline and class has to wait for its end.
+    """
 
     slice_ms: float
     gap_ms: float

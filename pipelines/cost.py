@@ -1,45 +1,77 @@
-"""Online cost model of one pipeline: device time per unit of work, by kind of slice.
+"""Online cost model of one pipeline: device time of a slice by its kind and size.
 
-T(kind, units) is piecewise by powers of two of `units`; each bucket keeps a short window of observed
-milliseconds, scaled to the asked units. Cheap (a few microseconds), robust to outliers, needs no fit.
+For each kind there is one typical point (units, milliseconds) for every power of two of units, a median of
+the slices seen there; between points time is linear, so that what a slice costs whatever its size is not
+scaled with it. `level` follows how slow the device is just now (cores are shared, clocks change) and is
+taken out of what the points keep; the
+spread of what was observed around the prediction gives the p90. All sorting is done when a slice is
+observed: an estimate takes a few microseconds, since a plan asks for many.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
+from statistics import median
 
 from pipelines.contract import Batch, Estimate
 
 WINDOW = 32
+SPREAD_WINDOW = 64
+LEVEL_WEIGHT = 0.1
 UNKNOWN = Estimate(median_ms=5.0, p90_ms=20.0)
 
 
 class CostModel:
-    """Median and p90 of recent slices. Owner: the executor thread."""
+    """Median and p90 of what a slice will take. Owner: the executor thread."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, int], deque[tuple[float, float]]] = {}
+        self._kinds: dict[str, _Kind] = {}
 
     def estimate(self, batch: Batch) -> Estimate:
-        """Predicted milliseconds for the batch."""
-        window = self._nearest(batch.kind, _bucket(batch.units))
-        if window is None:
-            return UNKNOWN
-        scaled = sorted(ms * batch.units / units for ms, units in window)
-        return Estimate(scaled[len(scaled) // 2], scaled[min(len(scaled) - 1, int(len(scaled) * 0.9))])
+        """Predicted milliseconds for the batch, UNKNOWN before the first of its kind."""
+        kind = self._kinds.get(batch.kind)
+        return UNKNOWN if kind is None else kind.estimate(batch.units)
 
     def observe(self, batch: Batch, device_ms: float) -> None:
         """A slice has completed."""
-        key = (batch.kind, _bucket(batch.units))
-        self._seen.setdefault(key, deque(maxlen=WINDOW)).append((device_ms, max(batch.units, 1e-9)))
-
-    def _nearest(self, kind: str, bucket: int) -> deque[tuple[float, float]] | None:
-        found = [key for key in self._seen if key[0] == kind]
-        if not found:
-            return None
-        return self._seen[min(found, key=lambda key: abs(key[1] - bucket))]
+        self._kinds.setdefault(batch.kind, _Kind()).observe(max(batch.units, 1e-9), device_ms)
 
 
-def _bucket(units: float) -> int:
-    return max(0, math.ceil(math.log2(max(units, 1.0))))
+class _Kind:
+    """One kind of slice."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, deque[tuple[float, float]]] = {}
+        self._units: list[float] = []
+        self._ms: list[float] = []
+        self._level = 1.0
+        self._spread: deque[float] = deque(maxlen=SPREAD_WINDOW)
+        self._p90 = 1.0
+
+    def estimate(self, units: float) -> Estimate:
+        median_ms = self._typical(units) * self._level
+        return Estimate(median_ms, median_ms * self._p90)
+
+    def observe(self, units: float, ms: float) -> None:
+        bucket = max(0, math.ceil(math.log2(max(units, 1.0))))
+        if bucket in self._seen:
+            ratio = min(4.0, max(0.25, ms / max(self._typical(units), 1e-9)))
+            self._spread.append(ratio / self._level)
+            self._level += LEVEL_WEIGHT * (ratio - self._level)
+            self._p90 = max(1.0, sorted(self._spread)[len(self._spread) * 9 // 10])
+        self._seen.setdefault(bucket, deque(maxlen=WINDOW)).append((units, ms / self._level))
+        points = [(median(u for u, _ in seen), median(t for _, t in seen)) for seen in self._seen.values()]
+        self._units, self._ms = (list(column) for column in zip(*sorted(points), strict=True))
+
+    def _typical(self, units: float) -> float:
+        """On the line between the two nearest points; outside of them in proportion to the nearest."""
+        right = bisect_left(self._units, units)
+        if right == 0:
+            return self._ms[0] * units / self._units[0]
+        left = right - 1
+        if right == len(self._units):
+            return self._ms[left] * units / self._units[left]
+        share = (units - self._units[left]) / (self._units[right] - self._units[left])
+        return self._ms[left] + share * (self._ms[right] - self._ms[left])

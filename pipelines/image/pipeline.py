@@ -175,7 +175,9 @@ class ImagePipeline:
 
     def _fits(self, batch: Batch, budget: Budget) -> bool:
         estimate = self._cost.estimate(batch)
-        return estimate is not UNKNOWN and estimate.p90_ms <= budget.slice_ms
+        rides = batch.rows[-1].rank > batch.rows[0].rank
+        most_ms = budget.gap_ms if rides else budget.slice_ms
+        return estimate is not UNKNOWN and estimate.p90_ms <= most_ms
 
     def _batch(self, kind: str, rows: tuple[Job, ...]) -> Batch:
         return Batch(self._info.name, kind, rows, sum(_units(kind, state_of(job)) for job in rows))

@@ -4,7 +4,8 @@ Rules
 1. Every decoding job (one token to compute) among the candidates gets its token before any prompt gets more
    than `SMALLEST` tokens: decodes never stall behind a long prompt (Sarathi; Agrawal et al., 2024).
 2. The prompts share what is left of the slice's budget, most urgent first.
-3. The most urgent job always gets something.
+3. The most urgent job always gets something. Prompts of a less urgent class fill a slice only as far as
+   the allowed gap: the next job of the slice's class waits for its end.
 4. Drafted tokens come last, out of what is left of the budget; a slice without room for them has none.
 5. Layers between two preemption points are as many as fit half the allowed gap by the cost model.
 """
@@ -71,19 +72,21 @@ class Planner:
         decodes = sum(1 for _, pending in candidates if pending == 1)
         if decodes == len(candidates):
             return [Row(job, 1) for job, _ in candidates]
-        room = max(self._tokens_within(budget) - decodes, SMALLEST)
+        room = max(self._tokens_within(budget.slice_ms, budget) - decodes, SMALLEST)
+        riding = self._tokens_within(budget.gap_ms, budget) - decodes
         chosen: list[Row] = []
         for job, pending in candidates:
-            count = 1 if pending == 1 else min(pending, room)
+            rides = job.rank > candidates[0][0].rank
+            count = 1 if pending == 1 else max(0, min(pending, room, riding if rides else room))
             if pending > 1:
-                room -= count
+                room, riding = room - count, riding - count
             if count:
                 chosen.append(Row(job, count))
         return chosen
 
     def spare(self, rows: Sequence[Row], budget: Budget) -> int:
         """How many tokens may be drafted beside these rows."""
-        return max(0, self._tokens_within(budget) - sum(row.count for row in rows))
+        return max(0, self._tokens_within(budget.slice_ms, budget) - sum(row.count for row in rows))
 
     def batch(self, rows: Sequence[Row], budget: Budget) -> Batch:
         """The slice for rows that have their memory."""
@@ -103,17 +106,21 @@ class Planner:
         layer_ms = estimate.p90_ms / (self._layers + 1)
         return min(self._layers, max(1, int(GAP_SHARE * budget.gap_ms / max(layer_ms, 1e-6))))
 
-    def _tokens_within(self, budget: Budget) -> int:
-        best = SMALLEST
-        while best < self._max_chunk:
-            estimate = self._cost.estimate(Batch(self._name, "prefill", (), 2 * best))
+    def _tokens_within(self, slice_ms: float, budget: Budget) -> int:
+        """The largest multiple of SMALLEST that is predicted to take at most `slice_ms`, a layer at most
+        its share of the gap; by bisection, since a plan should take microseconds."""
+        fits, too_many = 1, self._max_chunk // SMALLEST + 1
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            estimate = self._cost.estimate(Batch(self._name, "prefill", (), middle * SMALLEST))
             if estimate is UNKNOWN:
                 return min(UNMEASURED, self._max_chunk)
             layer_ms = estimate.p90_ms / (self._layers + 1)
-            if estimate.median_ms > budget.slice_ms or layer_ms > GAP_SHARE * budget.gap_ms:
-                break
-            best *= 2
-        return min(best, self._max_chunk)
+            if estimate.median_ms > slice_ms or layer_ms > GAP_SHARE * budget.gap_ms:
+                too_many = middle
+            else:
+                fits = middle
+        return min(fits * SMALLEST, self._max_chunk)
 
 
 def _state(job: Job) -> TextState:

@@ -24,11 +24,12 @@ from functools import partial
 from pipelines.contract import Batch, Budget, Emission, Emitted, Job, Pipeline, Pressure
 from pipelines.device import Device
 from pipelines.errors import UpbeatError
-from pipelines.messages import Cancel, Credits, Done, Failed, StartTrace, Stats, Stop
+from pipelines.messages import Cancel, Credits, Done, Failed, StartTrace, Stats, Stop, TokenChunk
 from server.executor.counters import Counters
 from server.executor.guard import guarded
 from server.executor.inbox import Arrival, Inbox
 from server.executor.jobs import JobBook, failed
+from server.executor.listeners import read
 from server.executor.recording import Committed, Evicted, Recording
 from server.executor.scheduler import Resume, Running, Scheduler, Slot, Start
 from server.executor.slices import Slice
@@ -99,6 +100,7 @@ class DeviceExecutor:
         """One decision and the stretch on the device that follows; False if there was nothing to do."""
         self._gap_start_s = self._cpu_clock()
         self._drain()
+        self._scheduler.tick(self._clock())
         decision = self._scheduler.decide(self._waiting(), frozenset(self._blocked))
         match decision:
             case Resume(slot, quantum_ms):
@@ -187,8 +189,8 @@ class DeviceExecutor:
             self._blocked.add(slot)
             return None
         for job in batch.rows:
-            self._scheduler.withdraw(job)
             self._book.enter_slice(job)
+            self._scheduler.withdraw(job)
         return Slice(slot, batch, pipeline, pipeline.run(batch), pipeline.estimate(batch).median_ms)
 
     def _make_room(self, slot: Slot) -> bool:
@@ -275,6 +277,7 @@ class DeviceExecutor:
         if not piece.live:
             return "close"
         now_s = self._clock()
+        self._scheduler.tick(now_s)
         elapsed_ms = (now_s - start_s) * 1000
         if forced or self._must_yield(piece, now_s, elapsed_ms, elapsed_ms < quantum_ms < math.inf):
             return "suspend"
@@ -327,6 +330,8 @@ class DeviceExecutor:
             self._endings.append((job, chunk))
             return
         job.credits -= 1
+        if isinstance(chunk, TokenChunk) and job.consumer is None:
+            read(job, self._clock(), len(chunk.token_ids))
         self._emit_out(job, chunk)
 
     def _waiting(self) -> Iterator[Running]:

@@ -17,6 +17,7 @@ from pipelines.errors import UpbeatError
 from pipelines.messages import DeviceTimings, Done, Failed, Playback, PromptRevision, Submit, Update
 from server.executor.guard import guarded
 from server.executor.inbox import Arrival
+from server.executor.listeners import played
 from server.executor.recording import Admitted, Recording, Released, Updated
 from server.executor.scheduler import Scheduler
 
@@ -78,7 +79,7 @@ class JobBook:
         if isinstance(message.input, PromptRevision) and message.input.final:
             job.committed = True
         if isinstance(message.input, Playback):
-            job.deadline_s = self._clock() + message.input.ahead_ms / 1000
+            played(job, self._clock(), message.input.ahead_ms / 1000)
             self._refresh_producers(job)
         elif job.in_slice:
             self._deferred.setdefault(job.id, []).append(arrival)
@@ -218,6 +219,7 @@ class JobBook:
 
     def _release(self, job: Job) -> None:
         del self._jobs[job.id]
+        self._scheduler.withdraw(job)
         self._scheduler.leave(job.tenant)
         self._finished.discard(job.id)
         self._deferred.pop(job.id, None)

@@ -1,36 +1,48 @@
 """Which batch runs next, and when the running one gives way. Pure: no threads, no clock of its own.
 
 The specification
-  1. Order. Jobs stand by class; work on an uncommitted prompt one class lower and behind every committed
-     job there; then the earliest deadline; then the tenant that was served least; then the first to come.
-  2. Inheritance. A job is as urgent as the job that consumes its output, a slice as its most urgent row.
-  3. Floors. While a class waits, it earns its floor share of the device time that others use. With a
+  1. Order. Jobs stand by class; inside a class by the rules of `ready`: tenants over their share last, then
+     the earliest deadline, then the tenant that was served least, then the first to come.
+  2. What can wait stands one class lower, behind every committed job there: work on an uncommitted prompt,
+     and work that is ahead of whom it serves (audio of which enough is buffered, text that is yet to be
+     read), until that is used up.
+  3. Inheritance. A job is as urgent as the job that consumes its output, a slice as its most urgent row.
+  4. Floors. While a class waits, it earns its floor share of the device time that others use. With a
      quantum earned it goes first for one quantum, whatever is more urgent.
-  4. Next. The most urgent of the suspended slices and the ready jobs goes first. A pipeline holds at most
+  5. Next. The most urgent of the suspended slices and the ready jobs goes first. A pipeline holds at most
      one suspended slice a class: that one is resumed before its pipeline starts another of the class.
-  5. Giving way. A running slice gives way at a yield to a more urgent class; within the class only to a
+  6. Giving way. A running slice gives way at a yield to a more urgent class; within the class only to a
      job of another pipeline whose predicted slack has become negative, with the earlier deadline. Work for
      the running slice's own pipeline waits for its next slice if that is at most a promised delay away.
-  6. Pressure. Memory is taken from jobs that cannot run now, the least urgent first, then from the least
+  7. Ageing. A job without a deadline that has waited for its class's patience gets that moment as its
+     deadline, so that no stream of later jobs with deadlines goes before it for ever.
+  8. Pressure. Memory is taken from jobs that cannot run now, the least urgent first, then from the least
      urgent ready job, never from one more urgent than the claimant.
 
-Times are seconds on the caller's clock, costs milliseconds of device time.
+Times are seconds on the caller's clock, told by `tick`; costs are milliseconds of device time.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from heapq import merge
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from pipelines.contract import Job
 from pipelines.messages import JobClass
+from server.executor.accounts import FLOORS, ClassFloors, TenantAccounts
+from server.executor.ready import Place, ReadyQueue
 
-FLOORS = {JobClass.REALTIME: 0.20, JobClass.INTERACTIVE: 0.10, JobClass.STANDARD: 0.05, JobClass.BATCH: 0.02}
-QUANTA_KEPT = 4.0
+__all__ = ["FLOORS", "Decision", "Resume", "Running", "Scheduler", "Slot", "Start", "Urgency"]
+
+PATIENCE_S = {
+    JobClass.REALTIME: 2.0,
+    JobClass.INTERACTIVE: 10.0,
+    JobClass.STANDARD: 120.0,
+    JobClass.BATCH: 1200.0,
+}
 
 
 class Urgency(NamedTuple):
@@ -38,6 +50,7 @@ class Urgency(NamedTuple):
 
     rank: int
     ahead: bool
+    over: bool
     deadline_s: float
     tenant_cost: float
     job_id: int
@@ -85,25 +98,41 @@ class Scheduler:
 
     def __init__(self, promised_delay_ms: float) -> None:
         self._delay_ms = promised_delay_ms
+        self._now_s = -math.inf
         self._typical_ms: dict[str, float] = {}
-        self._ready: dict[str, _Queue] = {}
-        self._places: dict[int, tuple[_Queue, _Place]] = {}
-        self._tenant_cost: dict[str, float] = {}
-        self._tenant_jobs: dict[str, int] = {}
-        self._earned_ms = dict.fromkeys(JobClass, 0.0)
+        self._ready: dict[str, ReadyQueue] = {}
+        self._places: dict[int, tuple[ReadyQueue, Place, Job]] = {}
+        self._wakes: list[tuple[float, int]] = []
+        self._wake_s: dict[int, float] = {}
+        self._tenants = TenantAccounts()
+        self._floors = ClassFloors(promised_delay_ms)
+
+    def tick(self, now_s: float) -> None:
+        """It is `now_s`: whoever's time has come (rules 2 and 7) takes the new place."""
+        self._now_s = now_s
+        while self._wakes and self._wakes[0][0] <= now_s:
+            _, job_id = heappop(self._wakes)
+            self._wake_s.pop(job_id, None)
+            if job_id in self._places:
+                self.offer(self._places[job_id][2])
 
     # --- order ----------------------------------------------------------------------------------------
 
     def urgency(self, job: Job) -> Urgency:
-        """Rules 1 and 2."""
-        rank, deadline = int(job.job_class), job.deadline_s
+        """Rules 1 to 3 and 7."""
+        rank, deadline, ahead_until_s = int(job.job_class), job.deadline_s, job.ahead_until_s
         consumer = job.consumer
         while consumer is not None:
             rank, deadline = min(rank, int(consumer.job_class)), min(deadline, consumer.deadline_s)
+            ahead_until_s = consumer.ahead_until_s
             consumer = consumer.consumer
-        if not job.committed:
+        ahead = not job.committed or ahead_until_s > self._now_s
+        if ahead:
             rank = min(rank + 1, int(JobClass.BATCH))
-        return Urgency(rank, not job.committed, deadline, self._tenant_cost.get(job.tenant, 0.0), job.id)
+        if deadline == math.inf and self._patience_ends_s(job) <= self._now_s:
+            deadline = self._patience_ends_s(job)
+        tenant = job.tenant
+        return Urgency(rank, ahead, self._tenants.over(tenant), deadline, self._tenants.cost(tenant), job.id)
 
     def slice_urgency(self, rows: Iterable[Job]) -> Urgency:
         """That of the most urgent row that is not cancelled."""
@@ -111,19 +140,43 @@ class Scheduler:
 
     def offer(self, job: Job) -> None:
         """The job could run now; also after a change of class, deadline or commitment."""
-        self.withdraw(job)
+        self._unplace(job)
+        self._tenants.activate(job.tenant, job.id)
         urgency = self.urgency(job)
-        queue = self._ready.setdefault(job.pipeline, _Queue())
-        place = _Place(urgency.rank, urgency.ahead, job.tenant, urgency.deadline_s)
+        job.rank = urgency.rank
+        if job.pipeline not in self._ready:
+            self._ready[job.pipeline] = ReadyQueue(self._tenants)
+        queue = self._ready[job.pipeline]
+        place = Place(urgency.rank, urgency.ahead, job.tenant, urgency.deadline_s)
         queue.add(place, job)
-        self._places[job.id] = (queue, place)
+        self._places[job.id] = (queue, place, job)
+        self._wake_later(job)
 
     def withdraw(self, job: Job) -> None:
         """The job cannot run now: parked, waiting for input, in a slice, or gone."""
+        self._unplace(job)
+        if not job.in_slice:
+            self._tenants.rest(job.tenant, job.id)
+
+    def _unplace(self, job: Job) -> None:
         found = self._places.pop(job.id, None)
         if found is not None:
-            queue, place = found
+            queue, place, _ = found
             queue.remove(place, job)
+
+    def _wake_later(self, job: Job) -> None:
+        """When the place that the job has just taken will have become wrong by itself."""
+        served = job
+        while served.consumer is not None:
+            served = served.consumer
+        times = (served.ahead_until_s, self._patience_ends_s(job))
+        soonest = min((time for time in times if time > self._now_s), default=math.inf)
+        if soonest < self._wake_s.get(job.id, math.inf) and self._now_s > -math.inf:
+            self._wake_s[job.id] = soonest
+            heappush(self._wakes, (soonest, job.id))
+
+    def _patience_ends_s(self, job: Job) -> float:
+        return job.arrived_s + PATIENCE_S[job.job_class]
 
     def is_ready(self, job: Job) -> bool:
         """Whether the job stands in the queue."""
@@ -132,7 +185,7 @@ class Scheduler:
     def ready(self, pipeline: str, rank: int = 0) -> Iterator[Job]:
         """The pipeline's ready jobs of this class and below in urgency order, read lazily."""
         queue = self._ready.get(pipeline)
-        return queue.jobs(self._tenant_cost, rank) if queue else iter(())
+        return queue.jobs(rank) if queue else iter(())
 
     def __len__(self) -> int:
         return len(self._places)
@@ -140,7 +193,7 @@ class Scheduler:
     # --- what runs ------------------------------------------------------------------------------------
 
     def decide(self, suspended: Iterable[Running], blocked: frozenset[Slot] = frozenset()) -> Decision:
-        """Rule 4, after rule 3. `blocked`: pipelines whose most urgent job of a class has no memory now."""
+        """Rule 5, after rule 4. `blocked`: pipelines whose most urgent job of a class has no memory now."""
         waiting = {running.slot: running for running in suspended}
         owed = self._owed(waiting, blocked)
         candidates = self._candidates(waiting, blocked, owed if owed is not None else 0)
@@ -161,7 +214,7 @@ class Scheduler:
         suspended: Iterable[Running],
         blocked: frozenset[Slot] = frozenset(),
     ) -> bool:
-        """Rule 5. in_quantum: the slice runs on its class's floor and has not used it up."""
+        """Rule 6. in_quantum: the slice runs on its class's floor and has not used it up."""
         if in_quantum:
             return False
         mine = self.slice_urgency(running.rows)
@@ -179,7 +232,7 @@ class Scheduler:
             return other.rank < mine.rank and long
         if other.rank != mine.rank:
             return other.rank < mine.rank
-        if other.ahead or other.deadline_s >= mine.deadline_s:
+        if other.ahead or other.over or other.deadline_s >= mine.deadline_s:
             return False
         needed_s = (running.remaining_ms + self._typical_ms.get(pipeline, 0.0)) / 1000
         return now_s + needed_s > other.deadline_s
@@ -189,7 +242,7 @@ class Scheduler:
         for pipeline, queue in self._ready.items():
             for level in queue.ranks():
                 if level >= rank and Slot(pipeline, level) not in blocked:
-                    yield Slot(pipeline, level), self.urgency(next(queue.jobs(self._tenant_cost, level)))
+                    yield Slot(pipeline, level), self.urgency(next(queue.jobs(level)))
                     break
 
     def _candidates(
@@ -205,42 +258,27 @@ class Scheduler:
     # --- floors and fairness ----------------------------------------------------------------------------
 
     def enter(self, tenant: str) -> None:
-        """A job is admitted. A tenant who had none starts level with the least served of the others, so
-        that having been away earns nothing (Virtual Token Counter, Sheng et al., 2024)."""
-        if tenant not in self._tenant_jobs:
-            least = min((self._tenant_cost.get(t, 0.0) for t in self._tenant_jobs), default=0.0)
-            self._tenant_cost[tenant] = max(least, self._tenant_cost.get(tenant, 0.0))
-        self._tenant_jobs[tenant] = self._tenant_jobs.get(tenant, 0) + 1
+        """A job is admitted."""
+        self._tenants.enter(tenant)
 
     def leave(self, tenant: str) -> None:
-        """A job is released. When nobody is left, all accounts are settled."""
-        self._tenant_jobs[tenant] -= 1
-        if not self._tenant_jobs[tenant]:
-            del self._tenant_jobs[tenant]
-        if not self._tenant_jobs:
-            self._tenant_cost.clear()
+        """A job is released."""
+        self._tenants.leave(tenant)
 
     def charge(self, running: Running, ms: float, suspended: Iterable[Running]) -> None:
-        """`running` has used the device for `ms`: rows' tenants pay, waiting classes earn (rule 3)."""
+        """`running` has used the device for `ms`: rows' tenants pay, waiting classes earn (rule 4)."""
         live = [job for job in running.rows if not job.cancelled] or list(running.rows)
         for job in live:
             job.served_ms += ms / len(live)
-            self._tenant_cost[job.tenant] = self._tenant_cost.get(job.tenant, 0.0) + ms / len(live)
+            self._tenants.charge(job.tenant, ms / len(live))
         used = self.slice_urgency(live).rank if any(not j.cancelled for j in live) else running.slot.rank
         waiting = {self.slice_urgency(other.rows).rank for other in suspended if other.slot != running.slot}
         for queue in self._ready.values():
             waiting.update(queue.ranks())
-        for job_class in JobClass:
-            if job_class == used:
-                self._earned_ms[job_class] = max(0.0, self._earned_ms[job_class] - ms)
-            elif job_class in waiting:
-                earned = self._earned_ms[job_class] + ms * FLOORS[job_class]
-                self._earned_ms[job_class] = min(earned, QUANTA_KEPT * self._delay_ms)
-            else:
-                self._earned_ms[job_class] = 0.0
+        self._floors.charge(used, waiting, ms)
 
     def completed(self, pipeline: str, ms: float) -> None:
-        """A slice has committed after `ms` on the device: what rule 5 expects of the next one."""
+        """A slice has committed after `ms` on the device: what rule 6 expects of the next one."""
         before = self._typical_ms.get(pipeline, ms)
         self._typical_ms[pipeline] = before + (ms - before) / 8
 
@@ -249,13 +287,12 @@ class Scheduler:
         ranks = {self.slice_urgency(running.rows).rank for running in waiting.values()}
         for pipeline, queue in self._ready.items():
             ranks.update(level for level in queue.ranks() if Slot(pipeline, level) not in blocked)
-        owed = [rank for rank in ranks if self._earned_ms[JobClass(rank)] >= self._delay_ms]
-        return max(owed) if owed and max(owed) > min(ranks) else None
+        return self._floors.owed(ranks)
 
     # --- pressure ---------------------------------------------------------------------------------------
 
     def victim(self, leases: Iterable[Job], claimant: Job) -> Job | None:
-        """Rule 6."""
+        """Rule 8."""
         others = [job for job in leases if job is not claimant]
         idle = [job for job in others if not job.in_slice and not self.is_ready(job)]
         if idle:
@@ -268,52 +305,4 @@ class Scheduler:
     def _claim(self, job: Job) -> Urgency:
         """Urgency without what tenants were served, which changes with every slice: two tenants would
         take each other's memory for ever."""
-        return self.urgency(job)._replace(tenant_cost=0.0)
-
-
-class _Place(NamedTuple):
-    """Where a job stands: changes of the job's fields do not move it until it is offered again."""
-
-    rank: int
-    ahead: bool
-    tenant: str
-    deadline_s: float
-
-
-class _Queue:
-    """One pipeline's ready jobs: by class and commitment, by tenant, each a list sorted by deadline."""
-
-    def __init__(self) -> None:
-        self._levels: dict[tuple[int, bool], dict[str, list[tuple[float, int, Job]]]] = {}
-
-    def add(self, place: _Place, job: Job) -> None:
-        """O(log n) to find the place, a short move of pointers to open it."""
-        tenants = self._levels.setdefault((place.rank, place.ahead), {})
-        insort(tenants.setdefault(place.tenant, []), (place.deadline_s, job.id, job))
-
-    def remove(self, place: _Place, job: Job) -> None:
-        """Empty lists go, so that reading stays short."""
-        level = (place.rank, place.ahead)
-        entries = self._levels[level][place.tenant]
-        del entries[bisect_left(entries, (place.deadline_s, job.id))]
-        if not entries:
-            del self._levels[level][place.tenant]
-            if not self._levels[level]:
-                del self._levels[level]
-
-    def ranks(self) -> list[int]:
-        """Classes with a ready job, most urgent first."""
-        return sorted({rank for rank, _ in self._levels})
-
-    def jobs(self, tenant_cost: dict[str, float], rank: int) -> Iterator[Job]:
-        """All jobs of this class and below, in urgency order."""
-        for level in sorted(self._levels):
-            if level[0] < rank:
-                continue
-            tenants = self._levels[level]
-            streams = [_priced(entries, tenant_cost.get(t, 0.0)) for t, entries in tenants.items()]
-            yield from (entry[3] for entry in (streams[0] if len(streams) == 1 else merge(*streams)))
-
-
-def _priced(entries: list[tuple[float, int, Job]], cost: float) -> Iterator[tuple[float, float, int, Job]]:
-    return ((deadline_s, cost, job_id, job) for deadline_s, job_id, job in entries)
+        return self.urgency(job)._replace(over=False, tenant_cost=0.0)

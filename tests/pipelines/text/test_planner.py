@@ -59,11 +59,11 @@ def counts(cost: CostModel, *pending: int, max_rows: int = 8, budget: Budget = B
 @pytest.mark.parametrize(
     ("token_ms", "pending", "expected"),
     [
-        (0.1, (500,), [128]),
-        (0.1, (500, 1, 1), [126, 1, 1]),
-        (0.1, (1, 1, 500), [1, 1, 126]),
-        (0.1, (40, 500), [40, 88]),
-        (0.1, (500, 40), [128]),
+        (0.1, (500,), [192]),
+        (0.1, (500, 1, 1), [190, 1, 1]),
+        (0.1, (1, 1, 500), [1, 1, 190]),
+        (0.1, (40, 500), [40, 152]),
+        (0.1, (500, 40), [192]),
         (0.1, (1, 1, 1), [1, 1, 1]),
         (0.01, (500, 500), [500, 12]),
         (5.0, (500, 1), [SMALLEST, 1]),
@@ -73,6 +73,15 @@ def test_budgets_are_shared_by_urgency(
     token_ms: float, pending: tuple[int, ...], expected: list[int]
 ) -> None:
     assert counts(measured(token_ms), *pending) == expected
+
+
+def test_prompts_of_a_lower_class_fill_a_slice_only_up_to_the_gap() -> None:
+    """200 tokens fit the slice of 20 ms, 100 the gap of 10 ms; decodes of any class ride along."""
+    chat, long, talk = jobs(30, 500, 1)
+    long.rank = talk.rank = JobClass.BATCH
+    planner = Planner("t", CONFIG, measured(0.1), 8, 512)
+    assert planner.choose([chat, long, talk], BUDGET) == [Row(chat, 30), Row(long, 65), Row(talk, 1)]
+    assert planner.choose([long, talk], BUDGET) == [Row(long, 191), Row(talk, 1)]
 
 
 def test_nothing_is_measured_yet() -> None:

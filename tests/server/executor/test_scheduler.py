@@ -8,12 +8,35 @@ import time
 
 import pytest
 
-from pipelines.contract import Job
-from pipelines.messages import JobClass, TextRequest
+from pipelines.contract import Batch, Budget, Job
+from pipelines.cost import CostModel
+from pipelines.messages import JobClass, Sampling, TextRequest
+from pipelines.text.config import ModelConfig, RopeConfig
+from pipelines.text.kv_cache import BlockPool, BlockTable
+from pipelines.text.planner import Planner
+from pipelines.text.state import TextState
+from pipelines.text.stream import TextStream
+from server.executor.accounts import LEAD_MS
 from server.executor.scheduler import FLOORS, Resume, Running, Scheduler, Slot, Start
 
 R, I, S, B = JobClass  # noqa: E741
 DELAY_MS = 25.0
+PLANNED = ModelConfig(
+    vocab=1000,
+    hidden=64,
+    intermediate=128,
+    layers=8,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    context=512,
+    norm_eps=1e-5,
+    tied=True,
+    attention_bias=False,
+    mlp_bias=False,
+    rope=RopeConfig(10000.0, "default", {}),
+    eos=frozenset(),
+)
 
 
 def job(
@@ -238,14 +261,138 @@ def test_withdraw_and_offer_again_leave_no_trace() -> None:
     assert list(scheduler.ready("p")) == []
 
 
-def test_a_decision_among_ten_thousand_jobs_is_quick() -> None:
-    scheduler = Scheduler(DELAY_MS)
+def test_a_decision_with_its_plan_among_ten_thousand_jobs_is_quick(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Among 10,000 jobs. The aim is 50 microseconds p50 on a core of its own; asserted loosely."""
+    scheduler, config = Scheduler(DELAY_MS), PLANNED
+    cost = CostModel()
+    for units in (16, 64, 256):
+        cost.observe(Batch("p", "prefill", (), units), units / 10)
+    planner = Planner("p", config, cost, max_rows=16, max_chunk=512)
+    table = BlockTable(BlockPool(1))
     for n in range(10_000):
-        scheduler.offer(job(n, JobClass(n % 4), tenant=f"t{n % 20}", deadline_s=float(n % 997)))
+        made = job(n, JobClass(n % 4), tenant=f"t{n % 20}", deadline_s=float(n % 997))
+        made.state = TextState(Sampling(), table, TextStream(()), tokens=[7] * (1 + 99 * (n % 7 == 0)))
+        scheduler.enter(made.tenant)
+        scheduler.offer(made)
     spent = []
-    for _ in range(200):
+    for turn in range(300):
         start = time.perf_counter()
-        scheduler.decide(())
-        list(itertools.islice(scheduler.ready("p"), 8))
+        scheduler.tick(float(turn))
+        choice = scheduler.decide(())
+        assert isinstance(choice, Start)
+        rows = planner.choose(scheduler.ready(choice.pipeline, choice.rank), Budget(60.0, DELAY_MS))
+        planner.batch(rows, Budget(60.0, DELAY_MS))
         spent.append(time.perf_counter() - start)
-    assert sorted(spent)[len(spent) // 2] < 1e-3
+        scheduler.charge(Running(Slot("p", R), tuple(row.job for row in rows), 1.0), 1.0, ())
+    p50 = sorted(spent)[len(spent) // 2]
+    with capsys.disabled():
+        print(f"a decision with its plan among 10,000 jobs: {p50 * 1e6:.0f} us p50")
+    assert p50 < 1e-3
+
+
+def ready(scheduler: Scheduler) -> list[int]:
+    return [each.id for each in scheduler.ready("p")]
+
+
+def test_work_that_is_ahead_of_its_listener_waits_until_it_no_longer_is() -> None:
+    """Rule 2: one class lower and behind the committed jobs there; back in time without being offered."""
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.tick(10.0)
+    voice, chat = job(1, R), job(2, I)
+    voice.ahead_until_s = 10.5
+    for each in (voice, chat):
+        scheduler.offer(each)
+    assert ready(scheduler) == [2, 1] and voice.rank == I
+    scheduler.tick(10.4)
+    assert ready(scheduler) == [2, 1]
+    scheduler.tick(10.5)
+    assert ready(scheduler) == [1, 2] and voice.rank == R
+
+
+def test_a_producer_may_wait_while_its_consumer_is_ahead() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.tick(0.0)
+    voice = job(9, R)
+    voice.ahead_until_s = 1.0
+    producer, chat = job(1, I, consumer=voice), job(2, I)
+    producer.ahead_until_s = 50.0
+    for each in (producer, chat):
+        scheduler.offer(each)
+    assert ready(scheduler) == [2, 1]
+    scheduler.tick(1.0)
+    assert ready(scheduler) == [1, 2]
+
+
+def test_a_suspended_slice_comes_back_when_its_row_is_no_longer_ahead() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    row = job(1, R, pipeline="q")
+    row.ahead_until_s = 2.0
+    left, running = Running(Slot("q", R), (row,), 5.0), Running(Slot("p", I), (job(2, I),), 100.0)
+    scheduler.tick(1.0)
+    assert not scheduler.should_yield(1.0, running, False, [left])
+    scheduler.tick(2.0)
+    assert scheduler.should_yield(2.0, running, False, [left])
+
+
+def test_patience_ends_before_later_jobs_with_deadlines() -> None:
+    """Rule 7: without ageing the stream of jobs with deadlines would go first for ever."""
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.tick(0.0)
+    old = job(1, I)
+    scheduler.offer(old)
+    for number in range(2, 6):
+        scheduler.tick(4.0 * number)
+        newcomer = job(number, I, deadline_s=4.0 * number + 3)
+        newcomer.arrived_s = 4.0 * number
+        scheduler.offer(newcomer)
+        if number == 2:
+            assert ready(scheduler)[0] == 2
+    assert ready(scheduler)[:2] == [1, 2]
+
+
+def test_a_tenant_over_its_share_waits_whatever_its_deadlines() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    flood, modest = job(1, I, tenant="flood", deadline_s=1.0), job(2, I, tenant="modest")
+    for each in (flood, modest):
+        scheduler.offer(each)
+    scheduler.charge(suspended(flood), LEAD_MS, ())
+    assert ready(scheduler) == [1, 2]
+    scheduler.charge(suspended(flood), 1.0, ())
+    assert ready(scheduler) == [2, 1]
+    running = Running(Slot("q", I), (job(3, I, pipeline="q", tenant="modest"),), 1000.0)
+    assert not scheduler.should_yield(0.9, running, False, ())
+
+
+def test_a_tenant_is_lifted_when_it_becomes_active_and_not_while_it_is() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    busy, parked = job(1, tenant="busy"), job(2, tenant="parked")
+    for each in (busy, parked):
+        scheduler.enter(each.tenant)
+        scheduler.offer(each)
+    scheduler.charge(suspended(busy), 100.0, ())
+    scheduler.offer(parked)
+    assert scheduler.urgency(parked).tenant_cost == 0.0
+    scheduler.withdraw(parked)
+    scheduler.charge(suspended(busy), 900.0, ())
+    scheduler.offer(parked)
+    assert scheduler.urgency(parked).tenant_cost == 1000.0
+    parked.in_slice = True
+    scheduler.withdraw(parked)
+    scheduler.charge(suspended(busy), 50.0, ())
+    scheduler.offer(parked)
+    assert scheduler.urgency(parked).tenant_cost == 1000.0
+
+
+def test_waking_keeps_no_job_and_no_endless_list() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    one = job(1, I)
+    for turn in range(1000):
+        scheduler.tick(turn / 1000)
+        one.ahead_until_s = turn / 1000 + 0.5
+        scheduler.offer(one)
+    assert len(scheduler._wakes) <= 3
+    scheduler.withdraw(one)
+    scheduler.tick(1e9)
+    assert not scheduler._wakes and not scheduler._wake_s

@@ -1,0 +1,30 @@
+"""Whom a job serves, and how far it is ahead of them: playback clocks and reading speed. Pure.
+
+A listener's buffer runs dry at a moment that is known; a reader takes in about 33 tokens a second at most
+(30 ms a token, the default of Etalon's fluidity-index; Agrawal et al., 2024). A job that is more than
+`AHEAD_S` ahead need not be hurried until only `BACK_S` are left: between the two lies room for others, and
+several chunks in one go rather than one at a time.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pipelines.contract import Job
+
+AHEAD_S = 0.3
+BACK_S = 0.15
+TOKEN_S = 0.03
+
+
+def played(job: Job, now_s: float, buffered_s: float) -> None:
+    """The listener has so much audio left: the deadline of the next chunk."""
+    job.deadline_s = now_s + buffered_s
+    job.ahead_until_s = job.deadline_s - BACK_S if buffered_s > AHEAD_S else -math.inf
+
+
+def read(job: Job, now_s: float, tokens: int) -> None:
+    """So many tokens more have been given to a reader."""
+    job.read_until_s = max(job.read_until_s, now_s) + tokens * TOKEN_S
+    if job.read_until_s - now_s > AHEAD_S:
+        job.ahead_until_s = job.read_until_s - BACK_S
