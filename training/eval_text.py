@@ -9,49 +9,34 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from training import eval_text_partial
 from training.data import ROOT, data_dir, records
 from training.data_split import split_of
 from training.text_answers import Answer, Answerer
 from training.text_conversation import Conversation, Turn
+from training.text_copying import copied
 from training.text_draw import drawn
+from training.text_figures import Figure, interval, ratio
 from training.text_generator import HELD_OUT, held_out, stream
 from training.text_math import parsed_answer
 from training.text_ngram import NGram
+from training.text_orders import ASK_HELD_OUT, Dialogue, dialogues, parsed_order
 from training.text_tokenizer import VOCABULARY
 
 FOLDER = ROOT / "models" / "upbeat-text"
 QUIET = ("no-draw", "topic", "math", "facts", "chat")
 LOUD = ("draw", "tell-draw")
 Judge = Callable[[Conversation, Answer], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A share or a number with its 95 % interval over `count` prompts."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    count: int
-
-
-def interval(name: str, values: list[float], seed: int = 7) -> Figure:
-    """Mean with the percentile bootstrap of 2,000 resamples."""
-    data = np.asarray(values, dtype=np.float64)
-    picks = np.random.default_rng(seed).integers(0, len(data), (2000, len(data)))
-    low, high = np.percentile(data[picks].mean(axis=1), (2.5, 97.5))
-    return Figure(name, float(data.mean()), float(low), float(high), len(data))
 
 
 def mixed(count: int) -> list[Conversation]:
@@ -105,6 +90,57 @@ def svamp(count: int) -> list[Conversation]:
     return found[:count]
 
 
+def unseen_orders(count: int) -> list[Dialogue]:
+    """Dialogues of Taskmaster-4's dev part whose opening training never saw; none without the data."""
+    folder = data_dir()
+    if folder is None:
+        return []
+    known = {record["turns"][0]["t"].strip().lower() for record in records(folder / "lm" / "tm4_train.jsonl")}
+    found = dialogues(folder / "lm" / "tm4_dev.jsonl")
+    return [each for each in found if each.turns[0].user.lower() not in known][:count]
+
+
+def order_figures(answerer: Answerer, count: int) -> list[Figure]:
+    """F1 of the drinks of the order said back, by name and with all their options."""
+    asked = unseen_orders(count)
+    if not asked:
+        return []
+    answers = answerer.answers([each.asked(ASK_HELD_OUT) for each in asked])
+    said = [parsed_order(answer.text) for answer in answers]
+    names = [
+        _overlap([i.name for i in got], [i.name for i in each.items])
+        for got, each in zip(said, asked, strict=True)
+    ]
+    full = [_overlap(got, each.items) for got, each in zip(said, asked, strict=True)]
+    labels = ("orders of tm4_dev: F1 of drinks", "orders of tm4_dev: F1 of drinks with all options")
+    return [
+        ratio(label, [2.0 * both for both, _ in pairs], [float(either) for _, either in pairs])
+        for label, pairs in zip(labels, (names, full), strict=True)
+    ]
+
+
+def _overlap(said: Sequence[Hashable], wanted: Sequence[Hashable]) -> tuple[int, int]:
+    """Items in both, and the number of items on both sides together."""
+    both = Counter(said) & Counter(wanted)
+    return both.total(), len(said) + len(wanted)
+
+
+def copy_figures(answerer: Answerer, count: int) -> list[Figure]:
+    """The last answer with one thing changed: is it right, and how much of it does copying draft?"""
+    asked = held_out("rewrite", count)
+    answers = answerer.answers(asked)
+    pairs = [
+        copied(answerer.encoder.prompt(each), [*answerer.encoder.text(answer.text), answerer.encoder.end])
+        for each, answer in zip(asked, answers, strict=True)
+    ]
+    right = [float(answer.text.strip() == each.expected) for each, answer in zip(asked, answers, strict=True)]
+    checked, accepted = [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
+    return [
+        interval("one thing changed, word for word", right),
+        ratio("one thing changed: copied tokens accepted", accepted, checked),
+    ]
+
+
 def perplexities(answerer: Answerer, count: int) -> tuple[Figure, Figure]:
     """Per token said in held-out conversations: the model's, and a 5-gram's that saw 20,000 training ones."""
     skills = ("math", "draw", "tell-draw", "topic", "coffee")
@@ -138,12 +174,14 @@ def measure(folder: Path, quick: bool) -> list[Figure]:
     figures = [
         share("ends by itself, 20 unseen prompts", mixed(20), ended),
         share("ends by itself, 100 unseen prompts", mixed(100), ended),
-        share("word problems, unseen templates", held_out("math", 200 // scale), right_number),
+        *eval_text_partial.measure(answerer, 500 // scale),
         share("facts in the prompt, unseen templates", held_out("facts", 200 // scale), right_word),
         share("draws when and only when asked", loud + quiet, right_drawing),
         share("caption is the wish", loud, right_caption),
         share("coffee: last order said back", held_out("coffee", 80 // scale), right_order),
     ]
+    figures += order_figures(answerer, 200 // scale)
+    figures += copy_figures(answerer, 120 // scale)
     if questions := svamp(80 // scale):
         figures.append(share("SVAMP (no target)", questions, right_number))
     return [*figures, *perplexities(answerer, 200 // scale)]

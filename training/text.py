@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,8 +38,8 @@ class Plan:
 
     hours: float = 1.5
     seed: int = 20261121
-    rows: int = 4
-    length: int = 512
+    rows: int = 8
+    length: int = 288
     matrix_rate: float = 3e-3
     other_rate: float = 2e-3
     warm_seconds: float = 60.0
@@ -47,10 +48,13 @@ class Plan:
     save_seconds: float = 240.0
     compile: bool = False
 
-    def rate(self, elapsed_s: float) -> float:
-        """Warm-up, stable, linear decay (WSD), as a factor of the peak rates, by seconds trained."""
+    def rate(self, elapsed_s: float, resumed_s: float = 0.0) -> float:
+        """Warm-up, stable, linear decay (WSD), as a factor of the peak rates, by seconds trained.
+
+        A run taken up at `resumed_s` warms up again.
+        """
         total = self.hours * 3600
-        warm = min(1.0, (elapsed_s + 1.0) / self.warm_seconds)
+        warm = min(1.0, (elapsed_s - resumed_s + 1.0) / self.warm_seconds)
         return warm * min(1.0, max(0.0, total - elapsed_s) / (self.decay * total))
 
 
@@ -72,16 +76,16 @@ class Trainer:
             torch.optim.AdamW(others, lr=plan.other_rate, betas=(0.9, 0.95), weight_decay=0.0),
         ]
         self.average = {name: part.detach().clone() for name, part in named.items()}
-        self.step, self.elapsed_s = 0, 0.0
-        self._loss = torch.compile(self._plain_loss) if plan.compile else self._plain_loss
+        self.step, self.elapsed_s, self.resumed_s = 0, 0.0, 0.0
+        self._hidden = torch.compile(self.model.hidden) if plan.compile else self.model.hidden
 
-    def _plain_loss(self, ids: Tensor, documents: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def _loss(self, ids: Tensor, documents: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            return self.model.loss(ids, document_mask(documents), targets, weights)
+            return self.model.loss(self._hidden(ids, document_mask(documents)), targets, weights)
 
     def train(self, batch: PackedBatch) -> float:
         """One step; returns the loss in nats a weighted token."""
-        factor = self.plan.rate(self.elapsed_s)
+        factor = self.plan.rate(self.elapsed_s, self.resumed_s)
         for optimiser, rate in zip(
             self.optimisers, (self.plan.matrix_rate, self.plan.other_rate), strict=True
         ):
@@ -121,6 +125,7 @@ class Trainer:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.resumed_s = self.elapsed_s
 
 
 def export(average: dict[str, Tensor], config: TextConfig, encoder: Encoder, folder: Path) -> None:
@@ -140,8 +145,10 @@ def export(average: dict[str, Tensor], config: TextConfig, encoder: Encoder, fol
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
 
 
-def run(trainer: Trainer, source: Iterator[PackedBatch], checkpoint: Path) -> None:
-    """Trains until the planned hours are spent, counting those before a resume."""
+def run(trainer: Trainer, source: Iterator[PackedBatch], checkpoint: Path) -> bool:
+    """Trains until the planned hours are spent, counting earlier ones too; False if SIGTERM came first."""
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     total = trainer.plan.hours * 3600
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -161,10 +168,13 @@ def run(trainer: Trainer, source: Iterator[PackedBatch], checkpoint: Path) -> No
             if trainer.step % 20 == 0:
                 line = f"step {trainer.step} {trainer.elapsed_s:.0f} s loss {mean:.4f} {speed:.0f} tokens/s"
                 progress.console.print(line, highlight=False)
+            if stopping:
+                break
             if trainer.elapsed_s - saved > trainer.plan.save_seconds:
                 trainer.save(checkpoint)
                 saved = trainer.elapsed_s
     trainer.save(checkpoint)
+    return not stopping
 
 
 def prepare_encoder(seed: int) -> Encoder:
@@ -205,11 +215,9 @@ def main() -> None:
         telling = encoder.telling(telling_words())
         made = stream(data_dir(), plan.seed + trainer.step + 1)
         pieces = (encoder.encode(conversation) for conversation in made)
-        run(
-            trainer,
-            itertools.chain(batches(pieces, plan.rows, plan.length, encoder.pad, telling)),
-            checkpoint,
-        )
+        packed = itertools.chain(batches(pieces, plan.rows, plan.length, encoder.pad, telling))
+        if not run(trainer, packed, checkpoint):
+            return
     export(trainer.average, config, encoder, FOLDER)
     save_tokenizer(load_tokenizer(WORK), FOLDER)
 

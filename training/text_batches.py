@@ -10,9 +10,8 @@ from torch import Tensor
 
 from training.text_tokenizer import Encoded
 
-# Weight of predicting what the user says, beside 1 for what the model says.
-HEARD_WEIGHT = 0.1
-# Weight of the digits, names and other words of an answer that only the prompt can tell.
+# Weight of the digits, names and other words of an answer that only the prompt can tell, beside 1 for its
+# other words and 0 for what the user says.
 TELLING_WEIGHT = 4.0
 
 
@@ -41,7 +40,7 @@ class _Row:
         self.documents += [self.count] * (len(piece.ids) - 1)
         for token, said in zip(piece.ids[1:], piece.said[1:], strict=True):
             heavy = TELLING_WEIGHT if token in telling else 1.0
-            self.weights.append(heavy if said else HEARD_WEIGHT)
+            self.weights.append(heavy if said else 0.0)
 
     def padded(self, length: int, pad: int) -> tuple[list[int], list[int], list[int], list[float]]:
         rest = length - len(self.ids)

@@ -11,25 +11,40 @@ from training.text_math import NAMES, THINGS
 from training.text_templates import table, words
 
 SLOTS = {
-    "p": words("kitchen garden garage bedroom hallway office cellar attic bathroom library school park"),
+    "p": words(
+        "kitchen garden garage bedroom hallway office cellar attic bathroom library school park shop barn "
+        "museum station tower harbour market hotel"
+    ),
     "ci": words(
-        "Oslo Rome Paris Berlin Madrid Lisbon Cairo Tokyo Vienna Athens Dublin Lima Quito Delhi Seoul Prague"
+        "Oslo Rome Paris Berlin Madrid Lisbon Cairo Tokyo Vienna Athens Dublin Lima Quito Delhi Seoul Prague "
+        "London Boston Milan Geneva Sydney Havana"
     ),
     "j": words(
-        "baker teacher doctor painter gardener driver nurse singer pilot cook farmer writer tailor plumber"
+        "baker teacher doctor painter gardener driver nurse singer pilot cook farmer writer tailor plumber "
+        "waiter dancer judge sailor lawyer chemist"
     ),
-    "pe": words("dog cat parrot rabbit horse hamster turtle goldfish pony goat"),
+    "pe": words("dog cat parrot rabbit horse hamster turtle goldfish pony goat duck sheep mouse"),
     "pn": words(
-        "Rex Luna Milo Coco Bella Max Daisy Oscar Ruby Toby Pearl Biscuit Pepper Shadow Ginger Waffles"
+        "Rex Luna Milo Coco Bella Max Daisy Oscar Ruby Toby Pearl Biscuit Pepper Shadow Ginger Waffles "
+        "Rusty Misty Bruno Felix Honey Lucky"
     ),
-    "c": words("red blue green yellow orange purple pink brown black white grey"),
+    "c": words("red blue green yellow orange purple pink brown black white grey golden silver"),
     "d": words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
-    "e": words("concert meeting party match lesson market show picnic dinner exam film wedding"),
-    "o": words("key book phone lamp umbrella bag hat map camera guitar clock letter scarf bicycle"),
-    "f": words("pizza soup rice pasta salad pancakes curry fish bread noodles pie stew"),
+    "e": words(
+        "concert meeting party match lesson market show picnic dinner exam film wedding race visit fair play"
+    ),
+    "o": words(
+        "key book phone lamp umbrella bag hat map camera guitar clock letter scarf bicycle cup knife chair "
+        "ticket wallet radio ladder mirror basket blanket ring"
+    ),
+    "f": words(
+        "pizza soup rice pasta salad pancakes curry fish bread noodles pie stew cake cheese beans eggs apples"
+    ),
     "ti": words("seven eight nine ten eleven noon one two three four five six"),
+    "k": words("number code colour room word team song prize seat grade name gift size wish plan game"),
     "t": THINGS,
 }
+ONSETS, VOWELS, ENDS = words("b d f g k l m n p r s t v z br dr kr st tr sh"), "aeiou", words("l n r s x k m")
 
 
 # Past and base form.
@@ -37,7 +52,10 @@ VERBS = tuple(
     (pair.split("/")[0], pair.split("/")[1])
     for pair in words(
         "hid/hide found/find saw/see dropped/drop forgot/forget washed/wash kept/keep sold/sell broke/break "
-        "cleaned/clean fixed/fix used/use opened/open wanted/want"
+        "cleaned/clean fixed/fix used/use opened/open wanted/want bought/buy brought/bring carried/carry "
+        "caught/catch drew/draw filled/fill held/hold lent/lend liked/like missed/miss needed/need "
+        "ordered/order packed/pack picked/pick pulled/pull pushed/push returned/return sent/send "
+        "showed/show stole/steal threw/throw touched/touch tried/try wrapped/wrap ate/eat built/build"
     )
 )
 WHEN = (
@@ -54,7 +72,8 @@ WHEN = (
 
 def telling_words() -> list[str]:
     """Every word that a fact may turn on."""
-    return [*NAMES, *(word for options in SLOTS.values() for word in options)]
+    known = [*NAMES, *(word for options in SLOTS.values() for word in options)]
+    return [*known, *(word.capitalize() for word in known if word.islower())]
 
 
 UNTOLD = (
@@ -63,38 +82,80 @@ UNTOLD = (
 )
 NOTED = "[Thank you|Okay|Noted|Good to know][, I will remember that|].[ Ask me about it.|]"
 HEAD = ("", "", "", "Facts: ", "Here is what I know: ", "Please remember this: ", "Listen: ", "Note: ")
+# How many facts a held-out prompt tells; training is asked to find one among more.
 COUNTS = (1, 1, 2, 2, 3)
+TRAIN_COUNTS = (1, 2, 2, 3, 3, 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A statement, the questions it answers and the answer, all filled in."""
+    """A statement, and the questions it answers with their answers, all filled in."""
 
     template: str
     told: str
-    questions: tuple[str, ...]
-    answer: str
+    answers: tuple[tuple[str, str], ...]
+
+    @property
+    def questions(self) -> set[str]:
+        return {question for question, _ in self.answers}
 
 
-def _slots(rng: random.Random) -> dict[str, str]:
-    a, b = rng.sample(NAMES, 2)
-    drawn = {name: rng.choice(options) for name, options in SLOTS.items()}
+def made_up(rng: random.Random) -> str:
+    """A word that is none, such as `brimol`: nothing but the prompt can tell it."""
+    syllables = (rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.choice((1, 2, 2))))
+    return "".join(syllables) + (rng.choice(ENDS) if rng.random() < 0.6 else "")
+
+
+def anything(rng: random.Random) -> str:
+    """Any word: of the lists, made up, or a number."""
+    roll = rng.random()
+    if roll < 0.2:
+        return made_up(rng)
+    if roll < 0.4:
+        return str(rng.randint(2, 999))
+    word = str(rng.choice(SLOTS[rng.choice(list(SLOTS))]))
+    return f"{rng.choice(SLOTS['c'])} {word}" if roll < 0.5 else word
+
+
+def _names(rng: random.Random, held_out: bool) -> list[str]:
+    return [
+        made_up(rng).capitalize() if rng.random() < 0.2 and not held_out else name
+        for name in rng.sample(NAMES, 2)
+    ]
+
+
+def _slots(rng: random.Random, held_out: bool) -> dict[str, str]:
+    a, b = _names(rng, held_out)
+    drawn: dict[str, str] = {name: rng.choice(options) for name, options in SLOTS.items()}
     past, base = rng.choice(VERBS)
+    when, any_word = rng.choice(WHEN), anything(rng)
+    other_day = rng.choice([day for day in SLOTS["d"] if day != drawn["d"]])
     return {
         **drawn,
         "A": a,
         "B": b,
+        "C": drawn["c"].capitalize(),
+        "F": drawn["f"].capitalize(),
+        "d2": other_day,
         "n": str(rng.randint(2, 99)),
+        "q": any_word,
+        "Q": any_word[:1].upper() + any_word[1:],
         "v": past,
         "b": base,
-        "w": rng.choice(WHEN),
+        "w": when,
+        "W": when[:1].upper() + when[1:],
     }
 
 
-def _fact(rng: random.Random, entry: dict[str, Any]) -> Fact:
-    slots = _slots(rng)
-    questions = tuple(fill(rng, question, **slots) for question in entry["ask"])
-    return Fact(entry["fact"], fill(rng, entry["fact"], **slots), questions, entry["answer"].format(**slots))
+def _fact(rng: random.Random, entry: dict[str, Any], held_out: bool) -> Fact:
+    slots = _slots(rng, held_out)
+    told = fill(rng, entry["fact"], **slots)
+    if held_out:
+        answers = [(fill(rng, ask, **slots), entry["answer"].format(**slots)) for ask in entry["ask"]]
+    else:
+        pairs = [ask.split(" > ") for ask in entry["ask"]]
+        answers = [(fill(rng, ask, **slots), answer.format(**slots)) for ask, answer in pairs]
+    return Fact(entry["fact"], told, tuple(answers))
 
 
 def draw_facts(rng: random.Random, held_out: bool) -> list[Fact]:
@@ -102,33 +163,32 @@ def draw_facts(rng: random.Random, held_out: bool) -> list[Fact]:
     entries = table("facts")["held_out" if held_out else "train"]
     alike = rng.choice(entries) if rng.random() < 0.5 else None
     facts: list[Fact] = []
-    for _ in range(rng.choice(COUNTS)):
-        fact = _fact(rng, alike or rng.choice(entries))
-        asked = {question for known in facts for question in known.questions}
-        if not asked.intersection(fact.questions):
+    for _ in range(rng.choice(COUNTS if held_out else TRAIN_COUNTS)):
+        fact = _fact(rng, alike or rng.choice(entries), held_out)
+        if not any(known.questions & fact.questions for known in facts):
             facts.append(fact)
     return facts
 
 
 def from_facts(rng: random.Random, held_out: bool) -> Conversation:
-    """Facts and one or two questions; `expected` is the last answer (held out: a word that it must hold)."""
+    """Facts and one or more questions; `expected` is the last answer (held out: a word that it must hold)."""
     facts = draw_facts(rng, held_out)
     told, fact = " ".join(fact.told for fact in facts), rng.choice(facts)
-    question = rng.choice(fact.questions)
+    question, answer = rng.choice(fact.answers)
     if held_out:
-        return Conversation("facts", fact.template, (Turn(f"{told} {question}", ""),), expected=fact.answer)
+        return Conversation("facts", fact.template, (Turn(f"{told} {question}", ""),), expected=answer)
     told = rng.choice(HEAD) + told
     roll = rng.random()
-    if roll < 0.1:
-        other = _fact(rng, rng.choice(table("facts")["train"]))
-        if not any(set(known.questions).intersection(other.questions) for known in facts):
-            turn = Turn(f"{told} {rng.choice(other.questions)}", fill(rng, UNTOLD))
+    if roll < 0.08:
+        other = _fact(rng, rng.choice(table("facts")["train"]), False)
+        if not any(known.questions & other.questions for known in facts):
+            turn = Turn(f"{told} {rng.choice(other.answers)[0]}", fill(rng, UNTOLD))
             return Conversation("facts", other.template, (turn,), expected="")
-    if roll < 0.3:
-        turns: tuple[Turn, ...] = (Turn(told, fill(rng, NOTED)), Turn(spoken(rng, question), fact.answer))
+    if roll < 0.25:
+        turns: tuple[Turn, ...] = (Turn(told, fill(rng, NOTED)), Turn(spoken(rng, question), answer))
     else:
-        turns = (Turn(spoken(rng, f"{told} {question}"), fact.answer),)
-    if len(facts) > 1 and rng.random() < 0.3:
-        fact = rng.choice([known for known in facts if known is not fact])
-        turns += (Turn(spoken(rng, rng.choice(fact.questions)), fact.answer),)
-    return Conversation("facts", fact.template, turns, expected=fact.answer)
+        turns = (Turn(spoken(rng, f"{told} {question}"), answer),)
+    while rng.random() < 0.7:
+        question, answer = rng.choice(rng.choice(facts).answers)
+        turns += (Turn(spoken(rng, question), answer),)
+    return Conversation("facts", fact.template, turns, expected=answer)

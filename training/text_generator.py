@@ -10,22 +10,33 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from training import text_coffee, text_draw, text_facts, text_home, text_knowledge, text_math, text_talk
+from training import (
+    text_coffee,
+    text_draw,
+    text_facts,
+    text_home,
+    text_knowledge,
+    text_math,
+    text_orders,
+    text_partial,
+    text_talk,
+)
 from training.data import records
 from training.data_split import split_of
-from training.text_conversation import Conversation, Turn
+from training.text_conversation import Conversation
 from training.text_home import Command
+from training.text_orders import Dialogue
 
 Maker = Callable[[random.Random], Conversation]
 
 # Relative frequency of each skill while training.
 WEIGHTS = {
-    "math": 25, "sum": 16, "facts": 28, "rewrite": 5, "draw": 9, "no-draw": 4, "redraw": 3, "tell-draw": 6,
-    "tell": 2, "topic": 3, "coffee": 9, "menu": 3, "chat": 5, "known": 4, "unknown": 3, "verse": 1,
-    "story": 1, "home": 5, "taskmaster": 1,
+    "math": 24, "sum": 8, "facts": 40, "rewrite": 9, "draw": 5, "no-draw": 3, "redraw": 3, "tell-draw": 3,
+    "tell": 1, "topic": 2, "coffee": 5, "menu": 3, "chat": 4, "known": 3, "unknown": 2, "verse": 1,
+    "story": 1, "home": 4, "order": 9, "partial": 12,
 }  # fmt: skip
 # Share of the long talks, which reach about 500 tokens.
-LONG = 0.08
+LONG = 0.04
 SYSTEMS = (
     "You are Upbeat, a friendly little model.",
     "You are a helpful assistant.",
@@ -49,28 +60,19 @@ def commands(folder: Path | None) -> list[Command]:
     return found
 
 
-def taskmaster(folder: Path | None) -> list[Conversation]:
-    """The training dialogues of Taskmaster-4 that alternate cleanly and are short."""
+def orders(folder: Path | None) -> list[Dialogue]:
+    """The training dialogues of Taskmaster-4 that end in an order."""
     if folder is None:
         return []
-    found = []
-    for record in records(folder / "lm" / "tm4_train.jsonl"):
-        turns = record["turns"]
-        alternates = all(
-            turn["s"] == "UA"[index % 2] and turn["t"].strip() for index, turn in enumerate(turns)
-        )
-        if split_of(record["id"]) == "train" and alternates and 2 <= len(turns) <= 10:
-            pairs = zip(turns[::2], turns[1::2], strict=False)
-            told = tuple(Turn(user["t"].strip(), answer["t"].strip()) for user, answer in pairs)
-            found.append(Conversation("taskmaster", "taskmaster", told))
-    return found
+    found = text_orders.dialogues(folder / "lm" / "tm4_train.jsonl")
+    return [dialogue for dialogue in found if split_of(dialogue.key) == "train"]
 
 
 class Generator:
     """Draws training conversations. Holds the intent sets; every draw takes its own random source."""
 
     def __init__(self, folder: Path | None) -> None:
-        home, dialogues = commands(folder), taskmaster(folder)
+        home, ordered = commands(folder), orders(folder)
         makers: dict[str, Maker] = {
             "math": partial(text_math.word_problem, held_out=False),
             "sum": text_math.plain_sum,
@@ -83,17 +85,18 @@ class Generator:
             "coffee": partial(text_coffee.order, held_out=False),
             "menu": text_coffee.menu,
             "facts": partial(text_facts.from_facts, held_out=False),
-            "rewrite": text_talk.rewrite,
+            "rewrite": partial(text_talk.rewrite, held_out=False),
             "chat": partial(text_talk.chat, held_out=False),
             "known": text_knowledge.known,
             "unknown": text_knowledge.unknown,
             "verse": text_knowledge.verse,
             "story": text_knowledge.story,
+            "partial": partial(text_partial.partial, other=self._short),
         }
         if home:
             makers["home"] = partial(text_home.home, commands=home)
-        if dialogues:
-            makers["taskmaster"] = lambda rng: rng.choice(dialogues)
+        if ordered:
+            makers["order"] = partial(text_orders.order_said_back, known=ordered)
         self._makers = list(makers.values())
         self._weights = [WEIGHTS[name] for name in makers]
 
@@ -104,11 +107,17 @@ class Generator:
             if not any(text_draw.reserved(turn.user) for turn in made.turns):
                 return made
 
+    def _short(self, rng: random.Random) -> Conversation:
+        """A conversation of one turn and no system message."""
+        while len((made := self.one_plain(rng)).turns) > 1:
+            continue
+        return made
+
     def mixed(self, rng: random.Random) -> Conversation:
         """What the model trains on: one skill, or several in a row as in a longer talk."""
         made = self.one(rng)
         turns, system = list(made.turns), made.system
-        again = 0.9 if rng.random() < LONG else 0.2
+        again = 0.0 if made.skill == "partial" else 0.9 if rng.random() < LONG else 0.2
         while rng.random() < again and len(turns) < 16:
             turns.extend(self.one_plain(rng).turns)
         if system is None and rng.random() < 0.06:
@@ -138,6 +147,7 @@ HELD_OUT: dict[str, Maker] = {
     "topic": partial(text_talk.topic, held_out=True),
     "chat": partial(text_talk.chat, held_out=True),
     "coffee": partial(text_coffee.order, held_out=True),
+    "rewrite": partial(text_talk.rewrite, held_out=True),
 }
 
 

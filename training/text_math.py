@@ -85,8 +85,17 @@ def reasoning(steps: tuple[Step, ...]) -> str:
     return " Then ".join(step.told() for step in steps) + f" The answer is {steps[-1].result}."
 
 
-def word_problem(rng: random.Random, held_out: bool) -> Conversation:
-    """One problem; `expected` is the number as digits."""
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A word problem: its template, its text and the steps of its solution."""
+
+    template: str
+    question: str
+    steps: tuple[Step, ...]
+
+
+def draw_problem(rng: random.Random, held_out: bool) -> Problem:
+    """One problem, every kind equally often."""
     templates = table("math")["held_out" if held_out else "train"]
     kind = rng.choice([kind for kind in KINDS if kind in templates])
     template = rng.choice(templates[kind])
@@ -101,9 +110,15 @@ def word_problem(rng: random.Random, held_out: bool) -> Conversation:
         "C": people[2],
     }
     numbers = {"x": steps[0].left, "y": steps[0].right, "z": steps[-1].right}
-    question = fill(rng, template, **slots, **numbers)
-    turn = Turn(question if held_out else spoken(rng, question), reasoning(steps))
-    return Conversation("math", template, (turn,), expected=str(steps[-1].result))
+    return Problem(template, fill(rng, template, **slots, **numbers), steps)
+
+
+def word_problem(rng: random.Random, held_out: bool) -> Conversation:
+    """One problem; `expected` is the number as digits."""
+    problem = draw_problem(rng, held_out)
+    question = problem.question if held_out else spoken(rng, problem.question)
+    turn = Turn(question, reasoning(problem.steps))
+    return Conversation("math", problem.template, (turn,), expected=str(problem.steps[-1].result))
 
 
 def plain_sum(rng: random.Random) -> Conversation:

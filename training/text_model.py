@@ -148,11 +148,16 @@ class TextModel(nn.Module):
         """Logits `[rows, length, vocab]`."""
         return F.linear(self.hidden(ids, mask), self.model.embed_tokens.weight)
 
-    def loss(self, ids: Tensor, mask: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Weighted mean cross entropy (nats) of `targets [rows, length]` under `weights [rows, length]`."""
-        logits = self(ids, mask).flatten(0, 1).float()
-        each = F.cross_entropy(logits, targets.flatten(), reduction="none")
-        return (each * weights.flatten()).sum() / weights.sum().clamp(min=1e-6)
+    def loss(self, states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Weighted mean cross entropy (nats) of `targets [rows, length]` given `states` of `hidden`.
+
+        Where `weights [rows, length]` is 0 no logits are computed: most tokens are the user's.
+        """
+        kept = weights.flatten() > 0
+        logits = F.linear(states.flatten(0, 1)[kept], self.model.embed_tokens.weight).float()
+        each = F.cross_entropy(logits, targets.flatten()[kept], reduction="none")
+        kept_weights = weights.flatten()[kept]
+        return (each * kept_weights).sum() / kept_weights.sum().clamp(min=1e-6)
 
 
 def document_mask(documents: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import random
 
 from training.text_conversation import Conversation, Turn, article, fill, joined, spoken
 from training.text_draw import COLOURS, reserved
+from training.text_facts import made_up
 from training.text_math import NAMES
 from training.text_templates import table, words
 
@@ -86,18 +87,31 @@ def _listed(rng: random.Random) -> tuple[Turn, list[tuple[str, str]]]:
     return Turn(asked, fill(rng, "{x}.", x=joined(drawn[:-1]))), [(word, drawn[-1]) for word in drawn[:-1]]
 
 
-def _dictated(rng: random.Random) -> tuple[Turn, list[tuple[str, str]]]:
-    """A sentence repeated, and pairs of a word in it and one that could take its place."""
+def _dictated(rng: random.Random, shortest: int = 1) -> tuple[Turn, list[tuple[str, str]]]:
+    """Sentences repeated, and pairs of a word in them and one that could take its place."""
     lists = table("talk")["lists"]
-    a, b, other = rng.sample(NAMES, 3)
-    city, new_city = rng.sample(words(lists["cities"]), 2)
-    day, new_day = rng.sample(words(lists["days"]), 2)
-    item, new_item = rng.sample(words("lamp clock guitar bicycle camera boat carpet mirror ladder"), 2)
-    template = rng.choice(table("talk")["sentences"])
-    said = template.format(A=a, B=b, t=item, c=city, d=day, n=rng.randint(2, 9))
-    asked = fill(rng, "[repeat after me:|write this down:|say:|please write:] {x}", x=said)
-    pairs = [(a, other), (city, new_city), (day, new_day), (item, new_item)]
-    return Turn(asked, said), [(old, new) for old, new in pairs if old in said]
+    templates = rng.sample(table("talk")["sentences"], rng.randint(shortest, 4))
+    said, pairs = [], []
+    for template in templates:
+        a, b, other = rng.sample(NAMES, 3)
+        city, new_city = rng.sample(words(lists["cities"]), 2)
+        day, new_day = rng.sample(words(lists["days"]), 2)
+        item, new_item = rng.sample(words("lamp clock guitar bicycle camera boat carpet mirror ladder"), 2)
+        if rng.random() < 0.15:
+            a, other = made_up(rng).capitalize(), made_up(rng).capitalize()
+        said.append(template.format(A=a, B=b, t=item, c=city, d=day, n=rng.randint(2, 9)))
+        pairs += [(a, other), (city, new_city), (day, new_day), (item, new_item)]
+    whole = " ".join(said)
+    asked = fill(rng, "[repeat after me:|write this down:|say:|please write:] {x}", x=whole)
+    return Turn(asked, whole), [(old, new) for old, new in pairs if old in whole]
+
+
+def _told(rng: random.Random) -> tuple[Turn, list[tuple[str, str]]]:
+    """A thing described, and its colour and another."""
+    turn = tell(rng, held_out=False, draw=False).turns[0]
+    colour = next(word for word in COLOURS if word in turn.assistant.lower().split())
+    others = [other for other in COLOURS if other != colour]
+    return turn, [(colour, rng.choice(others))]
 
 
 def _swapped(text: str, old: str, new: str) -> str:
@@ -106,13 +120,19 @@ def _swapped(text: str, old: str, new: str) -> str:
     return changed[:1].upper() + changed[1:]
 
 
-def rewrite(rng: random.Random) -> Conversation:
+def rewrite(rng: random.Random, held_out: bool) -> Conversation:
     """An answer, then the same answer with one thing changed."""
-    first, pairs = _listed(rng) if rng.random() < 0.5 else _dictated(rng)
+    if held_out:
+        first, pairs = _dictated(rng, shortest=2)
+    else:
+        first, pairs = rng.choice((_listed, _dictated, _dictated, _told))(rng)
     old, new = rng.choice(pairs)
-    kind = rng.choice(("swap", "swap", "swap", "swap", "upper", "same"))
-    wish = rng.choice(table("talk")["changes"][kind])
+    kind = "swap" if held_out else rng.choice(("swap", "swap", "swap", "swap", "swap", "upper", "same"))
+    wish = rng.choice(table("talk")["changes"]["swap_held_out" if held_out else kind])
     said = first.assistant
+    if kind == "upper" and len(said) > 60:
+        kind, wish = "same", rng.choice(table("talk")["changes"]["same"])
     changed = {"swap": _swapped(said, old, new), "upper": said.upper(), "same": said}[kind]
-    request = Turn(spoken(rng, fill(rng, wish, old=old, new=new)), changed)
+    asked = fill(rng, wish, old=old, new=new)
+    request = Turn(asked if held_out else spoken(rng, asked), changed)
     return Conversation("rewrite", wish, (first, request), expected=changed)

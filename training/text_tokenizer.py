@@ -126,6 +126,10 @@ class Encoder:
         pieces = [self._tokenizer.encode(word, add_special_tokens=False).ids for word in wanted]
         return frozenset(ids[0] for ids in pieces if len(ids) == 1)
 
+    def text(self, content: str) -> list[int]:
+        """The ids of a message's content."""
+        return list(self._tokenizer.encode(content.strip(), add_special_tokens=False).ids)
+
     def prompt(self, conversation: Conversation) -> list[int]:
         """Everything up to the last answer, ending in `<|assistant|>`."""
         return self._pieces(conversation, answered=False).ids

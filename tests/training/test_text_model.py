@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from training.text import Plan, export
-from training.text_batches import HEARD_WEIGHT, batches
+from training.text_batches import batches
 from training.text_conversation import Conversation, Turn
 from training.text_model import TextConfig, TextModel, document_mask
 from training.text_tokenizer import Encoded, Encoder, save_tokenizer, train_tokenizer
@@ -62,7 +62,7 @@ def test_packing_keeps_every_piece_and_weighs_what_is_said() -> None:
     assert batch.ids.tolist() == [[1, 2, 3, 5, 0]]
     assert batch.targets.tolist() == [[2, 3, 4, 6, 0]]
     assert batch.documents.tolist() == [[1, 1, 1, 2, 0]]
-    torch.testing.assert_close(batch.weights, torch.tensor([[HEARD_WEIGHT, 1.0, 1.0, 1.0, 0.0]]))
+    torch.testing.assert_close(batch.weights, torch.tensor([[0.0, 1.0, 1.0, 1.0, 0.0]]))
 
 
 def test_encoder_gives_the_ids_of_the_chat_template(folder: Path) -> None:
