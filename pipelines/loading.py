@@ -6,8 +6,8 @@ Runs in the device process alone; the pipelines' own modules (and torch with the
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.contract import Pipeline
@@ -23,6 +23,7 @@ class LoadPlan:
 
     text: str = ""
     images: tuple[str, ...] = ()
+    loras: Mapping[str, str] = field(default_factory=dict)
     speech: str = ""
     transcription: bool = True
     device: str = "cpu"
@@ -50,6 +51,7 @@ def load_all(plan: LoadPlan, progress: Callable[[str], None] = lambda _: None) -
         if name in pipelines:
             raise InvalidRequest(f"device.{modality}", f"another model has the same folder name {name!r}")
         pipelines[name] = pipeline
+    _check_loras(plan, pipelines.values())
     return pipelines
 
 
@@ -97,9 +99,23 @@ def _image(plan: LoadPlan, folder: Path) -> Pipeline:
     from pipelines.image.settings import ImageSettings
 
     settings = ImageSettings(
-        device=plan.device, dtype=plan.dtype, max_jobs=plan.max_jobs, max_side=plan.max_image_side
+        device=plan.device,
+        dtype=plan.dtype,
+        max_jobs=plan.max_jobs,
+        max_side=plan.max_image_side,
+        loras=tuple(plan.loras.items()),
     )
     return ImagePipeline.load(folder, name=folder.name, settings=settings)
+
+
+def _check_loras(plan: LoadPlan, pipelines: Iterable[Pipeline]) -> None:
+    """Every add-on fits an image model. Raises: ModelBroken with the reason of the first that refuses."""
+    from pipelines.image.pipeline import ImagePipeline
+
+    images = [pipeline for pipeline in pipelines if isinstance(pipeline, ImagePipeline)]
+    for name in plan.loras:
+        if not any(name in pipeline.info.loras for pipeline in images):
+            raise ModelBroken(images[0].refused_loras[name])
 
 
 def _transcription(plan: LoadPlan) -> Pipeline:

@@ -87,7 +87,7 @@ class ImageRequest(Value, frozen=True):
 
     preview_every: a preview each n steps, 0 for none. mime: image/png, image/jpeg or image/webp;
     quality 1..100 for the lossy ones. cache_level: "off" is the only level so far. allow_lower_quality:
-    under load fewer steps are taken rather than none.
+    under load fewer steps are taken rather than none. loras: add-ons by name, with their weights.
     """
 
     prompt: str
@@ -103,6 +103,7 @@ class ImageRequest(Value, frozen=True):
     mime: str = "image/png"
     quality: int = 90
     allow_lower_quality: bool = False
+    loras: tuple[tuple[str, float], ...] = ()
 
 
 class TranscribeRequest(Value, frozen=True):
@@ -318,6 +319,7 @@ class ModelInfo(Value, frozen=True):
     default_steps: int = 0
     schedulers: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
+    loras: tuple[str, ...] = ()
 
 
 class Ready(Value, frozen=True):

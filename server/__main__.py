@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from pipelines.errors import UpbeatError
+from pipelines.errors import InvalidRequest, UpbeatError
 from server import logs
 from server.app import serve
 from server.config import Config, load
@@ -38,6 +38,9 @@ def main(
         ),
     ] = None,
     speech: Folder = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="LoRA add-on; more than once for more.")
+    ] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT (port 0: any free one) or unix:PATH.")] = None,
     config: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Settings, TOML.")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Prometheus port on loopback; 0 for none.")] = None,
@@ -45,7 +48,7 @@ def main(
 ) -> None:
     try:
         settings = load(config) if config else Config()
-        settings = override(settings, text, image or (), speech, listen, metrics_port, threads)
+        settings = override(settings, text, image or (), speech, lora or (), listen, metrics_port, threads)
         logs.configure(settings.log_level)
         _run(settings)
     except UpbeatError as error:
@@ -58,6 +61,7 @@ def override(
     text: Path | None = None,
     images: Iterable[Path] = (),
     speech: Path | None = None,
+    loras: Iterable[str] = (),
     listen: str | None = None,
     metrics_port: int | None = None,
     threads: int | None = None,
@@ -67,6 +71,8 @@ def override(
     device: dict[str, object] = {name: str(path) for name, path in folders.items() if path is not None}
     if given := tuple(map(str, images)):
         device["images"] = given
+    if added := dict(map(_named, loras)):
+        device["loras"] = {**settings.device.loras, **added}
     if threads is not None:
         device["threads"] = threads
     changes: dict[str, object] = {"device": msgspec.structs.replace(settings.device, **device)}
@@ -75,6 +81,14 @@ def override(
     if metrics_port is not None:
         changes["metrics"] = msgspec.structs.replace(settings.metrics, port=metrics_port)
     return msgspec.structs.replace(settings, **changes)
+
+
+def _named(option: str) -> tuple[str, str]:
+    """NAME=FILE. Raises: InvalidRequest."""
+    name, equals, file = option.partition("=")
+    if not (name and equals and file):
+        raise InvalidRequest("--lora", f"NAME=FILE, not {option!r}")
+    return name, file
 
 
 def _run(settings: Config) -> None:

@@ -44,7 +44,7 @@ TEXT = ModelInfo("fake-text", "text", "llama", 1000, context_tokens=512)
 SPEECH = ModelInfo("fake-speech", "speech", "vits", 1000, voices=("ann", "bob"), sample_rate=16_000)
 IMAGE = ModelInfo(
     "fake-image", "image", "stable-diffusion", 1000, sizes=((64, 64),), max_steps=50, default_steps=8,
-    schedulers=("ddim", "euler"),
+    schedulers=("ddim", "euler"), loras=("ink", "oil"),
 )  # fmt: skip
 EAR = ModelInfo("fake-ear", "transcription", "pocketsphinx", 1000, languages=("en",))
 MODELS = (TEXT, SPEECH, IMAGE, EAR)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from pipelines.image.backbones.base import Backbone, Conditioning
+from pipelines.image.lora import applied
 from pipelines.image.state import ImageState
 
 
@@ -38,7 +39,8 @@ def evaluate(backbone: Backbone, rows: Sequence[ImageState]) -> list[Evaluated]:
     conditioning = [_conditioning(rows[i], 0) for i in guided] + [_conditioning(row, -1) for row in rows]
     latents = torch.cat([scaled[i] for i in order]).to(next(backbone.network.parameters()))
     wanted_times = torch.tensor([times[i] for i in order], device=latents.device)
-    raw = backbone.evaluate(latents, wanted_times, conditioning).float()
+    with applied([rows[i].plan.loras for i in order], latents.device):
+        raw = backbone.evaluate(latents, wanted_times, conditioning).float()
     outputs = list(torch.split(raw[len(guided) :], 1))
     for place, index in enumerate(guided):
         negative = raw[place : place + 1]

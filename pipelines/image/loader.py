@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from pipelines.errors import ModelBroken, Unsupported
 from pipelines.image.backbones import stable_diffusion
 from pipelines.image.backbones.base import Backbone
 from pipelines.image.folder import ModelFolder, be_quiet
+from pipelines.image.lora import Loras
 from pipelines.image.samplers import check_samplers, own_sampler
 from pipelines.image.settings import ImageSettings
 from pipelines.image.vae import Vae
@@ -60,6 +61,7 @@ class Components:
     scheduler_class: str
     scheduler_config: dict[str, Any]
     defaults: Defaults
+    loras: Loras
     device: torch.device
     dtype: torch.dtype
 
@@ -100,13 +102,15 @@ def load_components(path: Path, settings: ImageSettings) -> Components:
         else:
             parts[part] = folder.network(part, name).to(device, dtype)
     config = folder.config("scheduler", "scheduler_config.json")
+    backbone = family.build(parts)
     components = Components(
         family=family.name,
-        backbone=family.build(parts),
+        backbone=backbone,
         vae=Vae(parts["vae"]),
         scheduler_class=own_sampler(_scheduler(folder)),
         scheduler_config={key: value for key, value in config.items() if not key.startswith("_")},
         defaults=_defaults(folder.settings),
+        loras=_loras(backbone, settings.loras),
         device=device,
         dtype=dtype,
     )
@@ -156,6 +160,16 @@ def _scheduler(folder: ModelFolder) -> str:
     if named is None:
         raise ModelBroken("model_index.json: scheduler is missing")
     return named
+
+
+def _loras(backbone: Backbone, files: Iterable[tuple[str, str]]) -> Loras:
+    encoders = {
+        f"text_encoder_{n}" if n > 1 else "text_encoder": e for n, e in enumerate(backbone.encoders, 1)
+    }
+    loras = Loras({"network": backbone.network, **encoders})
+    for name, path in files:
+        loras.add(name, Path(path).expanduser())
+    return loras
 
 
 def _defaults(content: Mapping[str, Any]) -> Defaults:

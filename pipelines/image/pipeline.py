@@ -7,7 +7,7 @@ any evaluation and leaves after its last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -54,6 +54,7 @@ class ImagePipeline:
             max_steps=MAX_STEPS,
             default_steps=parts.defaults.steps,
             schedulers=SAMPLERS,
+            loras=parts.loras.names,
         )
         make_preemptible(parts.backbone.network, parts.vae.module, *parts.backbone.encoders)
 
@@ -70,6 +71,11 @@ class ImagePipeline:
     @property
     def info(self) -> ModelInfo:
         return self._info
+
+    @property
+    def refused_loras(self) -> Mapping[str, str]:
+        """Add-ons that do not fit this model, with the reason."""
+        return self._parts.loras.refused
 
     def prepare(self, request: Request, value: Input | None) -> ImagePlan:
         """Off the executor thread: checks and tokenises.

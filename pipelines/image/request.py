@@ -7,15 +7,18 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
-from pipelines.errors import InvalidRequest, Unsupported
+from pipelines.errors import InvalidRequest, NotFound, Unsupported
 from pipelines.image.backbones.base import Pass
 from pipelines.image.loader import Components
+from pipelines.image.lora import Weights
 from pipelines.image.samplers import SAMPLERS
 from pipelines.image.settings import ImageSettings
 from pipelines.messages import ImageRequest
 
 MAX_STEPS: Final = 150
 MAX_GUIDANCE: Final = 30.0
+MAX_LORAS: Final = 8
+MAX_LORA_WEIGHT: Final = 8.0
 MIN_SIDE: Final = 64
 MIMES: Final = ("image/png", "image/jpeg", "image/webp")
 
@@ -34,6 +37,7 @@ class ImagePlan:
     preview_every: int
     passes: tuple[Pass, ...]
     may_lower: bool = False
+    loras: Weights = ()
 
     @property
     def guided(self) -> bool:
@@ -50,6 +54,7 @@ class Checker:
         self._defaults = parts.defaults
         self._multiple = parts.multiple
         self._own_size = parts.own_size
+        self._lora_names = parts.loras.names
         self._settings = settings
 
     def plan(self, request: ImageRequest) -> ImagePlan:
@@ -86,7 +91,28 @@ class Checker:
             preview_every=request.preview_every,
             passes=tuple(Pass(prompt, width, height, guidance) for prompt in prompts),
             may_lower=request.allow_lower_quality,
+            loras=self._loras(request.loras),
         )
+
+    def _loras(self, asked: tuple[tuple[str, float], ...]) -> Weights:
+        """Sorted, so that the order asked for changes no bit; those of weight 0 are none."""
+        _between("image.loras", len(asked), 0, MAX_LORAS, "add-ons")
+        names = [name for name, _ in asked]
+        for index, (name, weight) in enumerate(asked):
+            if name not in self._lora_names:
+                known = ", ".join(self._lora_names) or "none"
+                raise NotFound(
+                    f"image.loras[{index}].name: no add-on {name!r}; loaded: {known}",
+                    field=f"image.loras[{index}].name",
+                )
+            if name in names[:index]:
+                raise InvalidRequest(f"image.loras[{index}].name", f"{name!r} is named twice")
+            if not (math.isfinite(weight) and abs(weight) <= MAX_LORA_WEIGHT):
+                raise InvalidRequest(
+                    f"image.loras[{index}].weight",
+                    f"{-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}, not {weight:g}",
+                )
+        return tuple(sorted((name, weight) for name, weight in asked if weight))
 
     def _side(self, field: str, asked: int, own: int) -> int:
         if asked == 0:

@@ -21,7 +21,8 @@ class ImageSettings:
 
     max_jobs: images admitted at once. max_rows: images that share one model evaluation. max_side: pixels of
     width and of height. max_characters: of the prompt and of the negative prompt. device: "cpu" or
-    "cuda[:N]". dtype: of the weights; latents and schedulers stay float32.
+    "cuda[:N]". dtype: of the weights; latents and schedulers stay float32. loras: (name, file) of the LoRA
+    add-ons to load; those that do not fit the model are passed over.
     """
 
     max_jobs: int = 64
@@ -30,6 +31,7 @@ class ImageSettings:
     max_characters: int = 4000
     device: str = "cpu"
     dtype: str = "float32"
+    loras: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for field, (low, high) in _LIMITS.items():

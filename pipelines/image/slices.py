@@ -14,7 +14,9 @@ import torch
 
 from pipelines.contract import ByteArray, Emission, Job, RawImage
 from pipelines.image import denoise
+from pipelines.image.backbones.base import Conditioning, Pass
 from pipelines.image.loader import Components
+from pipelines.image.lora import Weights, applied
 from pipelines.image.preview import PreviewMap, to_bytes
 from pipelines.image.samplers import predicted_clean
 from pipelines.image.state import ImageState, state_of
@@ -30,7 +32,8 @@ def encode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
     """The conditioning of all rows, in one go."""
     rows = [state_of(job) for job in jobs]
     passes = [each for row in rows for each in row.plan.passes]
-    made = iter((yield from _points(lambda: parts.backbone.encode(passes))))
+    loras = [row.plan.loras for row in rows for _ in row.plan.passes]
+    made = iter((yield from _points(lambda: _encoded(parts, passes, loras))))
     for row in rows:
         row.conditioning = tuple(itertools.islice(made, row.inputs))
 
@@ -69,6 +72,11 @@ def decode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
         done = Done(FinishReason.STOP, usage, quality=row.quality)
         emissions += [Emission(job, image), Emission(job, done)]
     yield from emissions
+
+
+def _encoded(parts: Components, passes: list[Pass], loras: list[Weights]) -> list[Conditioning]:
+    with applied(loras, parts.device):
+        return parts.backbone.encode(passes)
 
 
 def _decoded(parts: Components, row: ImageState) -> ByteArray | None:

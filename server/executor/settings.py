@@ -13,7 +13,8 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What the device process loads and promises.
 
     text, speech: model folders; "" for the embedded model. images: folders of image models, the first the
-    one that answers where none is named; none for the embedded ones. threads: torch threads, 0 for one a core
+    one that answers where none is named; none for the embedded ones. loras: LoRA files by the name that
+    requests give them; each has to fit one of the image models. threads: torch threads, 0 for one a core
     (never more). promised_delay_ms: longest gap between preemption points. slice_ms: how long a slice of
     riders may grow. kv_tokens: room of the text model's KV cache in tokens, 0
     for eight whole contexts but at most 1 GiB. max_jobs: jobs a pipeline admits.
@@ -22,6 +23,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     device: str = "cpu"
     text: str = ""
     images: tuple[str, ...] = ()
+    loras: dict[str, str] = {}
     speech: str = ""
     transcription: bool = True
     dtype: str = "float32"

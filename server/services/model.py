@@ -57,4 +57,5 @@ def _model(model: ModelInfo, is_default: bool, serving: bool) -> gateway_pb2.Mod
         languages=model.languages,
         service_classes=CLASSES,
         serving=serving,
+        loras=model.loras,
     )

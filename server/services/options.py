@@ -18,6 +18,8 @@ MAX_SCOPE_CHARS = 256
 MAX_PROMPT_CHARS = 10_000
 MAX_TOP_K = 1 << 20
 MAX_STEPS = 150
+MAX_LORAS = 8
+MAX_LORA_WEIGHT = 8.0
 
 
 def sampling(wire: types_pb2.Sampling, prefix: str, context_tokens: int) -> Sampling:
@@ -79,6 +81,7 @@ def image(
         mime=fields.one_of(default_mime, prefix + "mime", MIMES),
         quality=fields.count(wire, prefix, "quality", 1, 100, 90),
         allow_lower_quality=may_lower,
+        loras=_loras(wire, prefix, model),
     )
 
 
@@ -137,6 +140,22 @@ def _side(wire: types_pb2.ImageOptions, name: Literal["width", "height"], prefix
     return value
 
 
+def _loras(wire: types_pb2.ImageOptions, prefix: str, model: ModelInfo) -> tuple[tuple[str, float], ...]:
+    """(name, weight) of each add-on."""
+    if len(wire.loras) > MAX_LORAS:
+        raise InvalidRequest(prefix + "loras", f"at most {MAX_LORAS} add-ons, not {len(wire.loras)}")
+    asked: dict[str, float] = {}
+    for index, lora in enumerate(wire.loras):
+        at = f"{prefix}loras[{index}]."
+        if lora.name not in model.loras:
+            known = ", ".join(model.loras) or "none"
+            raise NotFound(f"{model.name} has no add-on {lora.name!r}; it has: {known}", field=at + "name")
+        if lora.name in asked:
+            raise InvalidRequest(at + "name", f"{lora.name!r} is named twice")
+        asked[lora.name] = fields.number(lora, at, "weight", -MAX_LORA_WEIGHT, MAX_LORA_WEIGHT, 1.0)
+    return tuple(asked.items())
+
+
 def _image_not_served(wire: types_pb2.ImageOptions, prefix: str) -> None:
     level = fields.known(wire.cache_level, prefix + "cache_level", types_pb2.CacheLevel)
     fields.not_served(
@@ -144,7 +163,6 @@ def _image_not_served(wire: types_pb2.ImageOptions, prefix: str) -> None:
         prefix + "cache_level",
         "only CACHE_LEVEL_OFF is served yet",
     )
-    fields.not_served(wire.loras, prefix + "loras", "add-ons are not served yet")
     fields.not_served(
         wire.HasField("init_image"), prefix + "init_image", "images to start from are not served yet"
     )

@@ -30,3 +30,13 @@ def test_given_image_models_replace_the_embedded_ones(tmp_path: Path) -> None:
     assert [folder.name for folder in image_folders(given)] == ["two", "one"]
     with pytest.raises(ModelBroken, match="three"):
         image_folders((*given, str(tmp_path / "three")))
+
+
+def test_an_add_on_has_to_fit_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = loading.LoadPlan(loras={"ink": str(tmp_path / "ink.safetensors")})
+    if not (loading.EMBEDDED / "upbeat-image-unet").is_dir():
+        pytest.skip("the embedded model is not built yet")
+    image = loading._image(plan, loading.EMBEDDED / "upbeat-image-unet")
+    with pytest.raises(ModelBroken, match=r"device\.loras\.ink: there is no file ink\.safetensors"):
+        loading._check_loras(plan, [image])
+    loading._check_loras(loading.LoadPlan(), [image])

@@ -32,13 +32,15 @@ async def test_what_goes_down(channel: grpc.aio.Channel, link: FakeLink) -> None
         prompt="A ball", negative_prompt="blue", width=64, height=128, steps=12, guidance=0, seed=5,
         scheduler="euler", preview_every=0, mime="image/webp", quality=80,
         cache_level=types_pb2.CACHE_LEVEL_OFF,
+        loras=[types_pb2.LoraWeight(name="oil"), types_pb2.LoraWeight(name="ink", weight=-0.5)],
     )  # fmt: skip
     call = gateway_pb2_grpc.ImageServiceStub(channel).GenerateImage(pb.GenerateImageRequest(image=options))
     assert [event async for event in call]
     (submit,) = link.submitted(ImageRequest)
     assert submit.request == ImageRequest(
-        "A ball", "blue", 64, 128, 12, 1.0, 5, "euler", "off", 0, "image/webp", 80
-    )
+        "A ball", "blue", 64, 128, 12, 1.0, 5, "euler", "off", 0, "image/webp", 80,
+        loras=(("oil", 1.0), ("ink", -0.5)),
+    )  # fmt: skip
     assert submit.job_class is JobClass.STANDARD
 
 
@@ -65,7 +67,22 @@ async def test_what_goes_down(channel: grpc.aio.Channel, link: FakeLink) -> None
         ),
         (
             types_pb2.ImageOptions(prompt="x", loras=[types_pb2.LoraWeight(name="a")]),
-            "UNIMPLEMENTED",
+            "NOT_FOUND",
+            "image.loras[0].name",
+        ),
+        (
+            types_pb2.ImageOptions(prompt="x", loras=[types_pb2.LoraWeight(name="ink", weight=9)]),
+            "INVALID_ARGUMENT",
+            "image.loras[0].weight",
+        ),
+        (
+            types_pb2.ImageOptions(prompt="x", loras=[types_pb2.LoraWeight(name="ink")] * 2),
+            "INVALID_ARGUMENT",
+            "image.loras[1].name",
+        ),
+        (
+            types_pb2.ImageOptions(prompt="x", loras=[types_pb2.LoraWeight(name="ink")] * 9),
+            "INVALID_ARGUMENT",
             "image.loras",
         ),
         (

@@ -929,6 +929,7 @@ class Model(_message.Message):
     LANGUAGES_FIELD_NUMBER: _builtins.int
     SERVICE_CLASSES_FIELD_NUMBER: _builtins.int
     SERVING_FIELD_NUMBER: _builtins.int
+    LORAS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     modality: _types_pb2.Modality.ValueType
     family: _builtins.str
@@ -961,6 +962,10 @@ class Model(_message.Message):
     def service_classes(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.ServiceClass.ValueType]:
         """The classes that a caller may ask for."""
 
+    @_builtins.property
+    def loras(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """LoRA add-ons that fit an image model."""
+
     def __init__(
         self,
         *,
@@ -979,10 +984,11 @@ class Model(_message.Message):
         languages: _abc.Iterable[_builtins.str] | None = ...,
         service_classes: _abc.Iterable[_types_pb2.ServiceClass.ValueType] | None = ...,
         serving: _builtins.bool = ...,
+        loras: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "default_steps", b"default_steps", "family", b"family", "is_default", b"is_default", "languages", b"languages", "max_steps", b"max_steps", "modality", b"modality", "name", b"name", "parameters", b"parameters", "sample_rate", b"sample_rate", "schedulers", b"schedulers", "service_classes", b"service_classes", "serving", b"serving", "sizes", b"sizes", "voices", b"voices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "default_steps", b"default_steps", "family", b"family", "is_default", b"is_default", "languages", b"languages", "loras", b"loras", "max_steps", b"max_steps", "modality", b"modality", "name", b"name", "parameters", b"parameters", "sample_rate", b"sample_rate", "schedulers", b"schedulers", "service_classes", b"service_classes", "serving", b"serving", "sizes", b"sizes", "voices", b"voices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

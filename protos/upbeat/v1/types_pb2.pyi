@@ -409,7 +409,7 @@ class LoraWeight(_message.Message):
     name: _builtins.str
     """Name under which the server has loaded it."""
     weight: _builtins.float
-    """Default 1."""
+    """-8 to 8, default 1. 0 leaves the add-on out."""
     def __init__(
         self,
         *,
@@ -506,7 +506,7 @@ class ImageOptions(_message.Message):
     """In a conversation: when to draw."""
     @_builtins.property
     def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraWeight]:
-        """Add-ons with their weights."""
+        """At most 8 add-ons with their weights."""
 
     @_builtins.property
     def init_image(self) -> Global___ReferenceImage:
