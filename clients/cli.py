@@ -82,7 +82,9 @@ def connected(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(
     context: typer.Context,
-    text: Annotated[str, typer.Option(metavar="DIR", help="Hugging Face folder, Llama family.")] = "",
+    text: Annotated[
+        str, typer.Option(metavar="DIR", help="Hugging Face folder: Llama, Mistral, Qwen, Gemma, Mixtral.")
+    ] = "",
     image: Annotated[
         list[str] | None, typer.Option(metavar="DIR", help="diffusers folder; more than once for more.")
     ] = None,

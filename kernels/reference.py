@@ -51,22 +51,35 @@ class AttentionPlan:
     together: Together | None
 
 
-def plan_attention(spans: Sequence[Span], cache: Tensor) -> AttentionPlan:
-    """Decide once a slice what `attend` does in each layer; `cache` gives dtype and device."""
+def plan_attention(spans: Sequence[Span], cache: Tensor, window: int = 0) -> AttentionPlan:
+    """Decide once a slice what `attend` does in each layer; `cache` gives dtype and device. window: how many
+    tokens a query sees, itself included (Beltagy et al., 2020), 0 for all."""
+    if window:
+        spans = [_within(span, window) for span in spans]
     short = [span for span in spans if span.count == 1 and span.context <= TOGETHER_CONTEXT]
     if len(short) < 2:
         short = []
     chosen = {span.first for span in short}
     alone = tuple(span for span in spans if span.first not in chosen)
     together = _together(short, cache, every=not alone) if short else None
-    return AttentionPlan(alone, tuple(_mask(span, cache) for span in alone), together)
+    return AttentionPlan(alone, tuple(_mask(span, cache, window) for span in alone), together)
 
 
-def _mask(span: Span, cache: Tensor) -> Tensor | None:
+def _within(span: Span, window: int) -> Span:
+    """Without what no query of the row sees."""
+    context = min(span.context, window + span.count - 1)
+    if isinstance(span.slots, slice):
+        return Span(span.first, span.count, context, slice(span.slots.stop - context, span.slots.stop))
+    return Span(span.first, span.count, context, span.slots[span.context - context :])
+
+
+def _mask(span: Span, cache: Tensor, window: int) -> Tensor | None:
     earlier = span.context - span.count
-    if span.count == 1 or not earlier:
+    if span.count == 1 or not (earlier or 0 < window < span.context):
         return None
-    return cache.new_full((span.count, span.context), -torch.inf).triu_(earlier + 1)
+    hidden = cache.new_full((span.count, span.context), -torch.inf)
+    mask = hidden.triu(earlier + 1)
+    return mask.add_(hidden.tril_(earlier - window)) if window else mask
 
 
 def _together(spans: Sequence[Span], cache: Tensor, *, every: bool) -> Together:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipelines.contract import Batch, Budget, Emission, Job
 from pipelines.messages import (
@@ -54,7 +54,7 @@ def make_tokenizer(vocab: int) -> Tokenizer:
 
 
 class Folders:
-    """Saved random models, made once for equal overrides of LlamaConfig."""
+    """Saved random models, made once for equal overrides of the config of `family` ("llama")."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -81,8 +81,9 @@ def _save(path: Path, seed: int, shards: bool, overrides: dict[str, Any]) -> Pat
         "eos_token_id": 1,
         "initializer_range": 0.3,
     }
+    config = shape | overrides
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**(shape | overrides)))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config.pop("family", "llama"), **config))
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             if "norm" in name or "bias" in name:

@@ -16,43 +16,81 @@ from torch import Tensor
 from kernels import Linear, pack
 from pipelines.errors import ModelBroken
 from pipelines.text.config import ModelConfig, read_json
-from pipelines.text.model import Layer, Weights
-from pipelines.text.rope import rotation_table
+from pipelines.text.families import FAMILIES
+from pipelines.text.model import Experts, FeedForward, Layer, Weights
+from pipelines.text.rope import rotation_tables
 
 
 def load_weights(folder: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Weights:
     """The model's weights. Raises: ModelBroken naming file and tensor."""
     source = _Source(folder, dtype, device)
     embedding = source.take("model.embed_tokens.weight", config.vocab, config.hidden)
-    layers = tuple(_layer(source, config, f"model.layers.{i}") for i in range(config.layers))
-    norm = source.take("model.norm.weight", config.hidden)
+    layers = tuple(_layer(source, config, index) for index in range(config.layers))
+    norm = source.norm("model.norm.weight", config.hidden, config.norm_offset)
     head = pack(embedding if config.tied else source.take("lm_head.weight", config.vocab, config.hidden))
-    rotation = rotation_table(config, config.context).to(device)
-    return Weights(embedding, layers, norm, head, rotation)
+    tables = rotation_tables(config, config.context)
+    rotations = {window: table.to(device) for window, table in tables.items()}
+    return Weights(embedding, layers, norm, head, rotations)
 
 
-def _layer(source: _Source, config: ModelConfig, name: str) -> Layer:
-    hidden, wide, size = config.hidden, config.intermediate, config.head_dim
-    query, key = config.heads * size, config.kv_heads * size
-    attention, mlp = f"{name}.self_attn", f"{name}.mlp"
-
-    def joined(parts: Sequence[tuple[str, int]], width: int, biased: bool, paired: int = 0) -> Linear:
-        """Layers over the same input as one; the first `paired` have rotary rows."""
-        weights = [source.take(f"{part}.weight", rows, width) for part, rows in parts]
-        biases = [source.take(f"{part}.bias", rows) for part, rows in parts] if biased else []
-        for tensors in (weights, biases):
-            tensors[:paired] = [_neighbours(tensor, size) for tensor in tensors[:paired]]
-        return pack(torch.cat(weights), torch.cat(biases) if biased else None)
-
+def _layer(source: _Source, config: ModelConfig, index: int) -> Layer:
+    name = f"model.layers.{index}"
+    attention = f"{name}.self_attn"
+    size, query, key = config.head_dim, config.heads * config.head_dim, config.kv_heads * config.head_dim
     rows = [(f"{attention}.q_proj", query), (f"{attention}.k_proj", key), (f"{attention}.v_proj", key)]
+    before_mlp = "pre_feedforward_layernorm" if config.sandwich else "post_attention_layernorm"
+
+    def norm(part: str, width: int = config.hidden) -> Tensor:
+        return source.norm(f"{part}.weight", width, config.norm_offset)
+
     return Layer(
-        attention_norm=source.take(f"{name}.input_layernorm.weight", hidden),
-        query_key_value=joined(rows, hidden, config.attention_bias, paired=2),
-        attended=joined([(f"{attention}.o_proj", hidden)], query, config.attention_bias),
-        mlp_norm=source.take(f"{name}.post_attention_layernorm.weight", hidden),
-        gate_up=joined([(f"{mlp}.gate_proj", wide), (f"{mlp}.up_proj", wide)], hidden, config.mlp_bias),
-        down=joined([(f"{mlp}.down_proj", hidden)], wide, config.mlp_bias),
+        attention_norm=norm(f"{name}.input_layernorm"),
+        query_key_value=_joined(source, rows, config.hidden, config.query_bias, paired=(2, size)),
+        attended=_joined(source, [(f"{attention}.o_proj", config.hidden)], query, config.attention_bias),
+        mlp_norm=norm(f"{name}.{before_mlp}"),
+        mlp=_feed_forward(source, config, name),
+        query_norm=_neighbours(norm(f"{attention}.q_norm", size), size) if config.head_norms else None,
+        key_norm=_neighbours(norm(f"{attention}.k_norm", size), size) if config.head_norms else None,
+        attended_norm=norm(f"{name}.post_attention_layernorm") if config.sandwich else None,
+        mlp_out_norm=norm(f"{name}.post_feedforward_layernorm") if config.sandwich else None,
+        window=config.windows[index],
     )
+
+
+def _feed_forward(source: _Source, config: ModelConfig, layer: str) -> FeedForward | Experts:
+    names = FAMILIES[config.family].experts
+    if names is None or config.experts is None:
+        gate_up = [(f"{layer}.mlp.{part}", config.intermediate) for part in ("gate_proj", "up_proj")]
+        down = [(f"{layer}.mlp.down_proj", config.hidden)]
+        return FeedForward(
+            _joined(source, gate_up, config.hidden, config.mlp_bias),
+            _joined(source, down, config.intermediate, config.mlp_bias),
+        )
+    block, width = f"{layer}.{names.block}", config.experts.width
+    experts = []
+    for number in range(config.experts.count):
+        expert = f"{block}.experts.{number}"
+        gate_up = [(f"{expert}.{names.gate}", width), (f"{expert}.{names.up}", width)]
+        down = [(f"{expert}.{names.down}", config.hidden)]
+        experts.append(FeedForward(_joined(source, gate_up, config.hidden), _joined(source, down, width)))
+    return Experts(source.take(f"{block}.gate.weight", config.experts.count, config.hidden), tuple(experts))
+
+
+def _joined(
+    source: _Source,
+    parts: Sequence[tuple[str, int]],
+    width: int,
+    biased: bool = False,
+    paired: tuple[int, int] = (0, 0),
+) -> Linear:
+    """Layers (name, rows) over the same input as one. paired: so many of them, from the first on, have rotary
+    rows, of heads so large."""
+    weights = [source.take(f"{part}.weight", rows, width) for part, rows in parts]
+    biases = [source.take(f"{part}.bias", rows) for part, rows in parts] if biased else []
+    turned, size = paired
+    for tensors in (weights, biases):
+        tensors[:turned] = [_neighbours(tensor, size) for tensor in tensors[:turned]]
+    return pack(torch.cat(weights), torch.cat(biases) if biased else None)
 
 
 def _neighbours(weight: Tensor, size: int) -> Tensor:
@@ -70,7 +108,15 @@ class _Source:
         self._dtype = dtype
         self._device = device
 
+    def norm(self, name: str, width: int, offset: float) -> Tensor:
+        """A norm's weight with its family's offset, added in float32."""
+        weight = self._read(name, width)
+        return (weight.float() + offset).to(self._device, self._dtype)
+
     def take(self, name: str, *shape: int) -> Tensor:
+        return self._read(name, *shape).to(self._device, self._dtype)
+
+    def _read(self, name: str, *shape: int) -> Tensor:
         path = self._files.get(name)
         if path is None:
             raise ModelBroken(f"{self._folder}: tensor {name} is missing")
@@ -87,7 +133,7 @@ class _Source:
             raise ModelBroken(f"{path}: tensor {name} is {tensor.dtype}, expected floating point")
         if bool(tensor.isnan().any()):
             raise ModelBroken(f"{path}: tensor {name} holds NaN")
-        return tensor.to(self._device, self._dtype)
+        return tensor
 
 
 def _locate(folder: Path) -> dict[str, Path]:

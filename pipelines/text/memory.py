@@ -41,10 +41,12 @@ def _affordable_tokens(config: ModelConfig, dtype: torch.dtype) -> int:
 
 
 class KvMemory:
-    """`cache`: one tensor a layer, `[2 * kv_heads, slots, head_dim]`; `index` None without prefix reuse."""
+    """`cache`: one tensor a layer, `[2 * kv_heads, slots, head_dim]`; `index` None without prefix reuse.
+    windows: those that the layers have, 0 for none."""
 
-    def __init__(self, cache: Sequence[Tensor], *, prefix_reuse: bool) -> None:
+    def __init__(self, cache: Sequence[Tensor], windows: frozenset[int], *, prefix_reuse: bool) -> None:
         self.cache = cache
+        self.windows = windows
         self.pool = BlockPool(cache[0].shape[1] // BLOCK)
         self.index = PrefixIndex(self.pool) if prefix_reuse else None
 

@@ -1,4 +1,4 @@
-"""Our own decoder of the Llama family over a paged KV cache: packed tokens, no padding, preemptible.
+"""Our own decoder of Llama and its relatives over a paged KV cache: packed tokens, no padding, preemptible.
 
 `Decoder.forward` is a generator: every `yield` between layer groups is a preemption point. It reads the
 weights, writes KV into the slots it is given, and keeps everything else in its own frame, so several
@@ -15,42 +15,66 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import AttentionPlan, Linear, append, attend, linear, linear_add, rms_norm, rotate_
-from pipelines.text.config import ModelConfig
+from pipelines.text.config import ExpertsConfig, ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer's weights: query, key and value in one product (rotary pairs side by side), gate and up in
-    one."""
+class FeedForward:
+    """Gate and up in one product, then down."""
 
-    attention_norm: Tensor
-    query_key_value: Linear
-    attended: Linear
-    mlp_norm: Tensor
     gate_up: Linear
     down: Linear
 
 
 @dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture (Shazeer et al., 2017): `router` `[experts, hidden]` chooses for each token."""
+
+    router: Tensor
+    experts: tuple[FeedForward, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer's weights: query, key and value in one product (rotary pairs side by side).
+
+    query_norm, key_norm `[head_dim]` and the norms of the two outputs, where the family has them. window:
+    tokens that a query sees, 0 for all.
+    """
+
+    attention_norm: Tensor
+    query_key_value: Linear
+    attended: Linear
+    mlp_norm: Tensor
+    mlp: FeedForward | Experts
+    query_norm: Tensor | None = None
+    key_norm: Tensor | None = None
+    attended_norm: Tensor | None = None
+    mlp_out_norm: Tensor | None = None
+    window: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Weights:
-    """A whole model on one device in one dtype. `rotation`: complex64 `[context, head_dim / 2]`."""
+    """A whole model on one device in one dtype. `rotations`: by window, complex64
+    `[context, head_dim / 2]`."""
 
     embedding: Tensor
     layers: tuple[Layer, ...]
     norm: Tensor
     head: Linear
-    rotation: Tensor
+    rotations: dict[int, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
     """The new tokens of all rows of one slice: ids, positions and slots int64 `[tokens]`; `last`: packed
-    indices int64 whose logits are wanted."""
+    indices int64 whose logits are wanted. `attention`: by window."""
 
     ids: Tensor
     positions: Tensor
     slots: Tensor
-    attention: AttentionPlan
+    attention: dict[int, AttentionPlan]
     last: Tensor
 
 
@@ -76,11 +100,15 @@ class Decoder:
         """
         weights = self.weights
         x = F.embedding(packed.ids, weights.embedding)
-        rotation = weights.rotation[packed.positions].unsqueeze(1)
+        if self.config.embedding_scale != 1.0:
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)
+        rotations = {
+            window: table[packed.positions].unsqueeze(1) for window, table in weights.rotations.items()
+        }
         for index, layer in enumerate(weights.layers):
             if index and index % every == 0:
                 yield
-            x = self._layer(layer, x, rotation, cache[index], packed)
+            x = self._layer(layer, x, rotations[layer.window], cache[index], packed)
         if not packed.last.numel():
             return None
         if every < len(weights.layers):
@@ -93,13 +121,42 @@ class Decoder:
         normed = rms_norm(x, layer.attention_norm, self._eps)
         mixed = linear(normed, layer.query_key_value)
         mixed = mixed.view(x.shape[0], -1, config.head_dim)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            queries, keys = mixed[:, : config.heads], mixed[:, config.heads : config.heads + config.kv_heads]
+            queries.copy_(rms_norm(queries, layer.query_norm, self._eps))
+            keys.copy_(rms_norm(keys, layer.key_norm, self._eps))
         rotate_(mixed[:, : config.heads + config.kv_heads], rotation)
         append(cache, packed.slots, mixed[:, config.heads :])
-        attended = attend(mixed[:, : config.heads], cache, packed.attention)
-        x = linear_add(attended, layer.attended, x)
+        attended = attend(mixed[:, : config.heads], cache, packed.attention[layer.window])
+        if layer.attended_norm is None:
+            x = linear_add(attended, layer.attended, x)
+        else:
+            x = x + rms_norm(linear(attended, layer.attended), layer.attended_norm, self._eps)
         normed = rms_norm(x, layer.mlp_norm, self._eps)
-        gate, up = linear(normed, layer.gate_up).chunk(2, dim=-1)
-        return linear_add(F.silu(gate).mul_(up), layer.down, x)
+        if isinstance(layer.mlp, FeedForward) and layer.mlp_out_norm is None:
+            return linear_add(self._gated(normed, layer.mlp), layer.mlp.down, x)
+        out = self._feed_forward(normed, layer.mlp)
+        return x + (out if layer.mlp_out_norm is None else rms_norm(out, layer.mlp_out_norm, self._eps))
+
+    def _gated(self, x: Tensor, weights: FeedForward) -> Tensor:
+        gate, up = linear(x, weights.gate_up).chunk(2, dim=-1)
+        if self.config.activation == "gelu":
+            return F.gelu(gate, approximate="tanh").mul_(up)
+        return F.silu(gate).mul_(up)
+
+    def _feed_forward(self, x: Tensor, weights: FeedForward | Experts) -> Tensor:
+        if isinstance(weights, FeedForward):
+            return linear(self._gated(x, weights), weights.down)
+        config = self.config.experts
+        assert config is not None
+        shares, chosen = _routed(x, weights.router, config)
+        out = torch.zeros_like(x)
+        for expert in sorted(set(chosen.flatten().tolist())):  # the device is waited for once a layer
+            tokens, place = torch.where(chosen == expert)
+            part = weights.experts[expert]
+            made = linear(self._gated(x[tokens], part), part.down)
+            out.index_add_(0, tokens, made * shares[tokens, place, None].to(made.dtype))
+        return out
 
     def new_cache(self, slots: int) -> tuple[Tensor, ...]:
         """Memory for `slots` tokens, one tensor a layer, in the weights' dtype; its content is undefined."""
@@ -108,3 +165,9 @@ class Decoder:
         return tuple(
             like.new_empty(2 * config.kv_heads, slots, config.head_dim) for _ in range(config.layers)
         )
+
+
+def _routed(x: Tensor, router: Tensor, config: ExpertsConfig) -> tuple[Tensor, Tensor]:
+    """Shares fp32 and experts int64 of each token, `[tokens, taken]`."""
+    shares, chosen = F.linear(x, router).softmax(-1, dtype=torch.float32).topk(config.taken, dim=-1)
+    return (shares / shares.sum(-1, keepdim=True) if config.normalised else shares), chosen

@@ -48,7 +48,7 @@ def pack(
         torch.tensor(ids, device=device),
         torch.tensor(positions, device=device),
         torch.tensor(slots, device=device),
-        plan_attention(spans, memory.cache[0]),
+        {window: plan_attention(spans, memory.cache[0], window) for window in memory.windows},
         torch.tensor(last, dtype=torch.int64, device=device),
     )
 

@@ -1,4 +1,4 @@
-"""The text pipeline: a Llama-family folder behind `pipelines.contract.Pipeline`.
+"""The text pipeline: a folder of Llama or a relative behind `pipelines.contract.Pipeline`.
 
 One slice computes some new tokens of some jobs in one packed forward pass and commits once: the KV of all of
 them, and one token for each job whose prompt is complete. See `planner` for what goes into a slice,
@@ -57,7 +57,8 @@ class TextPipeline:
         self._cost = CostModel()
         self._planner = Planner(name, config, self._cost, settings.max_rows, settings.max_chunk)
         slots = slots_for(pool_tokens(config, decoder.dtype, settings))
-        self._memory = KvMemory(decoder.new_cache(slots), prefix_reuse=settings.prefix_reuse)
+        windows = frozenset(config.windows)
+        self._memory = KvMemory(decoder.new_cache(slots), windows, prefix_reuse=settings.prefix_reuse)
         self._drafting = Drafting(config.context)
         self._committer = Committer(name, tokenizer, config.eos, config.context, self._memory.index)
         on_cpu = torch.device(settings.device).type == "cpu"
@@ -66,7 +67,7 @@ class TextPipeline:
         self._info = ModelInfo(
             name=name,
             modality="text",
-            family="llama",
+            family=config.family,
             parameters=config.parameters,
             context_tokens=config.context,
         )

@@ -13,29 +13,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.text.config import ModelConfig
+from pipelines.text.config import ModelConfig, RopeConfig
 
 
-def rotation_table(config: ModelConfig, length: int) -> Tensor:
-    """e^(i * position * frequency), complex64 `[length, head_dim / 2]`, times the fourth root of head_dim's
-    inverse: turned queries and keys then give scores that are already divided by its square root."""
-    frequencies, scale = _frequencies(config)
-    scale *= config.head_dim**-0.25
+def rotation_tables(config: ModelConfig, length: int) -> dict[int, Tensor]:
+    """The table of each window that a layer has (0: none)."""
+    tables = {}
+    for window in set(config.windows):
+        rope = config.window_rope if window and config.window_rope is not None else config.rope
+        tables[window] = rotation_table(config, rope, length)
+    return tables
+
+
+def rotation_table(config: ModelConfig, rope: RopeConfig, length: int) -> Tensor:
+    """e^(i * position * frequency), complex64 `[length, head_dim / 2]`, times the root of the scores' scale:
+    turned queries and keys then give scores that are already scaled."""
+    frequencies, scale = _frequencies(config.head_dim, rope)
+    scale *= config.score_scale**0.5
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
     return torch.complex(angles.cos() * scale, angles.sin() * scale)
 
 
-def _frequencies(config: ModelConfig) -> tuple[Tensor, float]:
-    """Inverse frequencies `[head_dim / 2]`, fp32, and the factor on cosines and sines."""
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    plain = 1.0 / (config.rope.theta**exponents)
-    parameters = config.rope.parameters
-    if config.rope.kind == "linear":
+def _frequencies(size: int, rope: RopeConfig) -> tuple[Tensor, float]:
+    """Inverse frequencies `[size / 2]`, fp32, and the factor on cosines and sines."""
+    exponents = torch.arange(0, size, 2, dtype=torch.float32) / size
+    plain = 1.0 / (rope.theta**exponents)
+    parameters = rope.parameters
+    if rope.kind == "linear":
         return plain / parameters["factor"], 1.0
-    if config.rope.kind == "llama3":
+    if rope.kind == "llama3":
         return _llama3(plain, parameters), 1.0
-    if config.rope.kind == "yarn":
-        return _yarn(plain, config), _yarn_scale(parameters)
+    if rope.kind == "yarn":
+        return _yarn(plain, size, rope), _yarn_scale(parameters)
     return plain, 1.0
 
 
@@ -49,13 +58,13 @@ def _llama3(plain: Tensor, parameters: dict[str, Any]) -> Tensor:
     return scaled
 
 
-def _yarn(plain: Tensor, config: ModelConfig) -> Tensor:
+def _yarn(plain: Tensor, size: int, rope: RopeConfig) -> Tensor:
     """Between two numbers of rotations over the trained context, a ramp from kept to interpolated."""
-    parameters, size = config.rope.parameters, config.head_dim
+    parameters = rope.parameters
     context = parameters["original_max_position_embeddings"]
 
     def pair(rotations: float) -> float:
-        return size * math.log(context / (rotations * 2 * math.pi)) / (2 * math.log(config.rope.theta))
+        return size * math.log(context / (rotations * 2 * math.pi)) / (2 * math.log(rope.theta))
 
     low, high = pair(parameters.get("beta_fast") or 32), pair(parameters.get("beta_slow") or 1)
     if parameters.get("truncate", True):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from pipelines.messages import Sampling
 from pipelines.text.packing import pack
@@ -41,6 +41,38 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 64,
         }
     },
+    "mistral": {"family": "mistral", "sliding_window": 24},
+    "mistral without a window": {"family": "mistral", "sliding_window": None, "head_dim": 16},
+    "qwen2": {"family": "qwen2"},
+    "qwen2 with windows": {
+        "family": "qwen2",
+        "use_sliding_window": True,
+        "sliding_window": 20,
+        "max_window_layers": 1,
+    },
+    "qwen3": {"family": "qwen3", "head_dim": 16},
+    "gemma": {"family": "gemma", "head_dim": 16},
+    "gemma3": {
+        "family": "gemma3_text",
+        "head_dim": 16,
+        "sliding_window": 20,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "query_pre_attn_scalar": 24,
+    },
+    "mixtral": {"family": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {
+        "family": "qwen3_moe",
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 16,
+        "norm_topk_prob": True,
+    },
+    "qwen3_moe, shares as they are": {
+        "family": "qwen3_moe",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+    },
 }
 PROMPT = "how many apples are left? one two three four five, größer als süß 🙂 "
 
@@ -49,7 +81,7 @@ PROMPT = "how many apples are left? one two three four five, größer als süß 
 def test_logits_and_greedy_text_equal_transformers(name: str, folders: Folders, drive: Drive) -> None:
     path = folders(**CONFIGS[name])
     driver = drive(**CONFIGS[name])
-    reference = LlamaForCausalLM.from_pretrained(path).eval()
+    reference = AutoModelForCausalLM.from_pretrained(path).eval()
     job = driver.submit(PROMPT * 2, Sampling(max_tokens=64, logprobs=20))
     driver.drain()
     tokens, prompt = job.state.tokens, job.state.prompt_length
@@ -67,7 +99,7 @@ def test_logits_and_greedy_text_equal_transformers(name: str, folders: Folders, 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_full_logits_equal_transformers(name: str, folders: Folders, drive: Drive) -> None:
-    reference = LlamaForCausalLM.from_pretrained(folders(**CONFIGS[name])).eval()
+    reference = AutoModelForCausalLM.from_pretrained(folders(**CONFIGS[name])).eval()
     driver = drive(**CONFIGS[name])
     job = driver.submit(PROMPT)
     pipeline = driver.pipeline

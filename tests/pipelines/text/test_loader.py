@@ -17,6 +17,13 @@ from pipelines.text.pipeline import TextPipeline
 from pipelines.text.settings import TextSettings
 from tests.text_driver import Driver, Folders
 
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {}),
+    ("qwen2", {}),
+    ("gemma3_text", {"head_dim": 16}),
+    ("qwen3_moe", MOE),
+]
 NORM = "model.layers.1.input_layernorm.weight"
 
 
@@ -102,6 +109,8 @@ def test_a_bad_tensor(copy: Callable[..., Path], change: Any, message: str) -> N
         ("rope_parameters", {"rope_type": "longrope", "rope_theta": 10000.0}),
         ("quantization_config", {"quant_method": "gptq"}),
         ("partial_rotary_factor", 0.5),
+        ("attn_logit_softcapping", 50.0),
+        ("final_logit_softcapping", 30.0),
     ],
 )
 def test_what_we_cannot_compute_is_named(copy: Callable[..., Path], field: str, value: Any) -> None:
@@ -151,8 +160,17 @@ def test_the_older_spelling_of_rope_scaling(copy: Callable[..., Path]) -> None:
     assert newer.tokens(newer.jobs[0]) == older.tokens(older.jobs[0])
 
 
-def test_what_is_loaded_is_told(folders: Folders) -> None:
-    info = load(folders()).info
-    assert (info.modality, info.family, info.context_tokens) == ("text", "llama", 256)
-    weights = load_file(folders() / "model.safetensors")
+@pytest.mark.parametrize(("family", "options"), FAMILIES)
+def test_what_is_loaded_is_told(folders: Folders, family: str, options: dict[str, Any]) -> None:
+    path = folders(family=family, **options)
+    info = load(path).info
+    assert (info.modality, info.family, info.context_tokens) == ("text", family, 256)
+    weights = load_file(path / "model.safetensors")
     assert info.parameters == sum(tensor.numel() for tensor in weights.values())
+
+
+def test_experts_in_some_layers_only(copy: Callable[..., Path]) -> None:
+    path = copy(family="qwen3_moe", **MOE)
+    change_json(path / "config.json", mlp_only_layers=[1])
+    with pytest.raises(Unsupported, match="mlp_only_layers"):
+        load(path)

@@ -30,6 +30,7 @@ CONFIG = ModelConfig(
     mlp_bias=False,
     rope=RopeConfig(10000.0, "default", {}),
     eos=frozenset(),
+    windows=(0,) * 8,
 )
 BUDGET = Budget(slice_ms=20.0, gap_ms=10.0)
 
