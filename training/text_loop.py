@@ -34,7 +34,7 @@ class Loop:
         count, end = len(ids), start + len(ids)
         places = torch.arange(start, end)
         plan = plan_attention([Span(0, count, end, slice(0, end))], self._cache[0])
-        packed = Packed(torch.tensor(ids), places, places, plan, torch.arange(count))
+        packed = Packed(torch.tensor(ids), places, places, {0: plan}, torch.arange(count))
         logits = _returned(self._decoder, packed, self._cache)
         return [int(token) for token in logits.argmax(dim=-1).tolist()]
 

@@ -36,6 +36,7 @@ PLANNED = ModelConfig(
     mlp_bias=False,
     rope=RopeConfig(10000.0, "default", {}),
     eos=frozenset(),
+    windows=(0,) * 8,
 )
 
 
