@@ -117,7 +117,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
 def rotate_(x: Tensor, rotation: Tensor) -> None:
     """Rotary positions in place: `x` `[tokens, heads, head_dim]`, `rotation` complex64
     `[tokens, 1, head_dim / 2]`. Computed in fp32."""
-    pairs = x.view(x.shape[0], x.shape[1], -1, 2)
+    pairs = x.view(*x.shape[:2], x.shape[2] // 2, 2)
     if x.dtype == torch.float32:
         torch.view_as_complex(pairs).mul_(rotation)
     else:

@@ -73,8 +73,7 @@ def draw(logits: Tensor, rows: Sequence[RowSampling]) -> list[Drawn]:
     peak, chosen = logits.max(-1)
     drawing = [i for i, row in enumerate(rows) if not row.plain]
     if drawing:
-        scores = _perturbed(logits[drawing], [rows[i] for i in drawing])
-        chosen[drawing] = scores.argmax(-1)
+        chosen[drawing] = perturbed_argmax(logits[drawing], [rows[i] for i in drawing])
     columns = [chosen.double().unsqueeze(1), peak.double().unsqueeze(1)]
     alternatives = max(row.logprobs for row in rows)
     if alternatives >= 0:
@@ -95,7 +94,12 @@ def _drawn(values: list[float], row: RowSampling, alternatives: int) -> Drawn:
     )
 
 
-def _perturbed(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
+def perturbed_argmax(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
+    """The drawn ids, int64 `[rows]`; `logits` fp32 `[rows, vocab]` is a copy and is changed."""
+    return perturbed(logits, rows).argmax(-1)
+
+
+def perturbed(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     """What the argmax is taken of; `logits` is a copy and is changed."""
     for scores, row in zip(logits, rows, strict=True):
         if row.penalised:
@@ -153,13 +157,18 @@ def _prefix_thresholds(scores: Tensor, rows: Sequence[RowSampling], length: int)
 
 def gumbel(keys: Sequence[tuple[int, int]], vocab: int, device: torch.device | None = None) -> Tensor:
     """Standard Gumbel noise fp32 `[keys, vocab]`, one row for each (seed, position)."""
-    mixed = [_split_mix(_split_mix(seed & _MASK64) ^ position) for seed, position in keys]
+    mixed = [noise_key(seed, position) for seed, position in keys]
     low = torch.tensor([[key & _MASK] for key in mixed], device=device)
     high = torch.tensor([[key >> 32] for key in mixed], device=device)
     bits = _low_bias((torch.arange(vocab, device=device) + low).bitwise_and_(_MASK))
     bits = _low_bias(bits.bitwise_xor_(high))
     uniform = bits.double().add_(0.5).mul_(2.0**-32)
     return uniform.log_().neg_().log_().neg_().float()
+
+
+def noise_key(seed: int, position: int) -> int:
+    """The 64 bits that seed and position are mixed to."""
+    return _split_mix(_split_mix(seed & _MASK64) ^ position)
 
 
 def _low_bias(x: Tensor) -> Tensor:

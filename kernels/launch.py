@@ -1,0 +1,49 @@
+"""What all Triton kernels share. Only modules that need Triton import this one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Triton's interpreter multiplies the bit patterns of bfloat16, so there the operands are widened first.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+# tl.dot takes no side shorter than this.
+DOT_SIDE = 16
+
+
+@triton.jit
+def dot(left: Any, right: Any, WIDEN: tl.constexpr) -> Any:
+    """left @ right, summed in fp32; fp32 operands are not rounded to TF32."""
+    if WIDEN:
+        left = left.to(tl.float32)
+        right = right.to(tl.float32)
+    return tl.dot(left, right, input_precision="ieee")
+
+
+def power_of_2(number: int, least: int = 1) -> int:
+    """The smallest power of two that is not below `number` and `least`."""
+    return max(least, 1 << max(0, number - 1).bit_length())
+
+
+def ceil_to(number: int, multiple: int) -> int:
+    """The least multiple that is not below `number`."""
+    return -(-number // multiple) * multiple
+
+
+def processors(device: torch.device) -> int:
+    """How many blocks the device runs side by side; a few where kernels are interpreted."""
+    if device.type != "cuda":
+        return 4
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """`x` as a matrix of its last dimension, whose elements lie side by side."""
+    assert x.stride(-1) == 1, "the last dimension must be contiguous"
+    return x.view(-1, x.shape[-1]) if x.dim() != 2 else x

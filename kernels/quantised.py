@@ -1,0 +1,59 @@
+"""Weight-only quantisation to int8 or int4 in groups along the input, and its specification in plain torch.
+
+Every group of `group` inputs of one output has a scale: greatest magnitude / 127 or / 7; no zero point. int8:
+numbers `[out, in]`. int4: uint8 `[out, in / 2]`, plus 8; in each group the low halves of its bytes are its
+first half of inputs and the high halves its second, so that both halves are read in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GROUP = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """A weight `[out, in]`: `numbers` as above, `scales` `[out, in / group]` in the dtype of the weight."""
+
+    numbers: Tensor
+    scales: Tensor
+    bits: int
+    group: int
+
+    def dequantised(self) -> Tensor:
+        """fp32 `[out, in]`."""
+        outputs, groups = self.scales.shape
+        if self.bits == 8:
+            whole = self.numbers.view(outputs, groups, self.group).float()
+        else:
+            pairs = self.numbers.view(outputs, groups, self.group // 2)
+            whole = torch.cat((pairs & 15, pairs >> 4), dim=-1).float() - 8.0
+        return (whole * self.scales.float().unsqueeze(-1)).view(outputs, -1)
+
+
+def quantise(weight: Tensor, bits: int, group: int = GROUP) -> Quantised:
+    """Rounded to nearest. Raises: ValueError where the inputs are no multiple of the group."""
+    outputs, inputs = weight.shape
+    if bits not in (4, 8):
+        raise ValueError(f"bits: {bits} is neither 4 nor 8")
+    if inputs % group or group % 32:
+        raise ValueError(f"group: {inputs} inputs are no multiple of {group}, or that is none of 32")
+    most = 127 if bits == 8 else 7
+    grouped = weight.view(outputs, -1, group).float()
+    scales = (grouped.abs().amax(-1) / most).to(weight.dtype)
+    divisor = scales.float().unsqueeze(-1)
+    whole = (grouped / torch.where(divisor > 0, divisor, 1.0)).round().clamp(-most, most)
+    if bits == 8:
+        return Quantised(whole.to(torch.int8).view(outputs, inputs), scales, bits, group)
+    low, high = (whole + 8).to(torch.uint8).chunk(2, dim=-1)
+    return Quantised((low | high << 4).reshape(outputs, inputs // 2), scales, bits, group)
+
+
+def quantised_linear(x: Tensor, weight: Quantised) -> Tensor:
+    """x `[rows, in]` times the dequantised weight, in fp32, rounded to the dtype of x."""
+    return F.linear(x.float(), weight.dequantised()).to(x.dtype)

@@ -1,0 +1,116 @@
+"""The kernels between the matrix products: norms, rotary positions with the cache write, gates, quantised
+layers, adaptive norms, latents, overlap-add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import kernel_checks as checks
+from benchmarks.kernel_checks import Heads, poisoned_memory, rig
+from kernels.gate import ACTIVATIONS
+from kernels.quantised import quantise
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@pytest.fixture(autouse=True)
+def _poisoned() -> Iterator[None]:
+    with poisoned_memory():
+        yield
+
+
+@dtypes
+@pytest.mark.parametrize(("tokens", "width"), [(0, 8), (1, 1), (3, 64), (5, 288), (2, 1025)])
+def test_rms_norm(tokens: int, width: int, dtype: torch.dtype) -> None:
+    checks.rms_norm(rig("cpu", dtype), tokens, width)
+
+
+@dtypes
+@pytest.mark.parametrize("norms", [False, True])
+@pytest.mark.parametrize("heads", [Heads(4, 2, 16), Heads(9, 3, 12), Heads(1, 1, 2)])
+def test_rope_append(heads: Heads, norms: bool, dtype: torch.dtype) -> None:
+    for tokens in (0, 1, 6):
+        checks.rope_append(rig("cpu", dtype), heads, tokens, norms=norms)
+
+
+@dtypes
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_gate(act: str, dtype: torch.dtype) -> None:
+    for tokens, width in ((0, 4), (1, 1), (3, 50), (2, 1025)):
+        checks.gate(rig("cpu", dtype), tokens, width, act)
+
+
+@dtypes
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs", "group"), [(0, 32, 4, 32), (1, 64, 33, 32), (8, 256, 32, 128)]
+)
+def test_quantised(bits: int, rows: int, inputs: int, outputs: int, group: int, dtype: torch.dtype) -> None:
+    checks.quantised(rig("cpu", dtype), rows, inputs, outputs, bits, group)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_quantising_loses_at_most_half_a_step(bits: int) -> None:
+    weight = torch.randn(5, 96)
+    weight[2, :32] = 0.0
+    kept = quantise(weight, bits, 32)
+    error = (kept.dequantised() - weight).view(5, 3, 32).abs()
+    assert bool((error <= kept.scales.unsqueeze(-1) * 0.5001).all())
+
+
+def test_sizes_that_cannot_be_quantised() -> None:
+    with pytest.raises(ValueError, match="bits: 5"):
+        quantise(torch.randn(2, 64), 5)
+    with pytest.raises(ValueError, match="group: 100 inputs"):
+        quantise(torch.randn(2, 100), 8)
+
+
+@dtypes
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize(
+    ("images", "channels", "groups", "side"), [(1, 1, 1, (1, 2)), (2, 12, 3, (7, 9)), (1, 4, 2, (40, 41))]
+)
+def test_group_norm(
+    images: int, channels: int, groups: int, side: tuple[int, int], silu: bool, dtype: torch.dtype
+) -> None:
+    checks.group_norm(rig("cpu", dtype), images, channels, groups, side, silu=silu)
+
+
+@dtypes
+@pytest.mark.parametrize(("images", "tokens", "width"), [(1, 1, 2), (3, 5, 40), (2, 2, 1025), (0, 3, 8)])
+def test_modulate(images: int, tokens: int, width: int, dtype: torch.dtype) -> None:
+    checks.modulate(rig("cpu", dtype), images, tokens, width)
+
+
+@dtypes
+@pytest.mark.parametrize(("rows", "order", "size"), [(0, 2, 4), (1, 1, 7), (3, 4, 1030)])
+def test_latent_step(rows: int, order: int, size: int, dtype: torch.dtype) -> None:
+    checks.latent_step(rig("cpu", dtype), rows, order, size)
+
+
+@dtypes
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize(
+    ("frames", "length", "hop"), [(0, 8, 2), (1, 8, 2), (7, 16, 4), (5, 15, 4), (4, 8, 8), (3, 5, 9)]
+)
+def test_overlap_add(frames: int, length: int, hop: int, normalise: bool, dtype: torch.dtype) -> None:
+    checks.overlap_add(rig("cpu", dtype), 2, frames, length, hop, normalise=normalise)
+
+
+@pytest.mark.slow
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.integers(1, 7), st.integers(1, 600), st.sampled_from(DTYPES), st.integers(0, 99))
+def test_many_widths(rows: int, width: int, dtype: torch.dtype, seed: int) -> None:
+    here = rig("cpu", dtype, seed)
+    checks.rms_norm(here, rows, width)
+    checks.gate(here, rows, width, "silu")
+    checks.modulate(here, rows, 2, width)
+    checks.group_norm(here, rows, 6, 3, (1, width + 1), silu=True)
+    checks.latent_step(here, rows, 3, width)
+    checks.overlap_add(here, 1, rows, width, max(1, width // 3), normalise=True)
