@@ -88,6 +88,7 @@ class ImageRequest(Value, frozen=True):
     preview_every: a preview each n steps, 0 for none. mime: image/png, image/jpeg or image/webp;
     quality 1..100 for the lossy ones. cache_level: "off" is the only level so far. allow_lower_quality:
     under load fewer steps are taken rather than none. loras: add-ons by name, with their weights.
+    init_image: PNG, JPEG or WebP to start from, none if empty; strength: how much of it may change, 0 to 1.
     """
 
     prompt: str
@@ -104,6 +105,8 @@ class ImageRequest(Value, frozen=True):
     quality: int = 90
     allow_lower_quality: bool = False
     loras: tuple[tuple[str, float], ...] = ()
+    init_image: bytes = b""
+    strength: float = 0.8
 
 
 class TranscribeRequest(Value, frozen=True):

@@ -14,6 +14,7 @@ import torch
 
 from pipelines.image.backbones.base import Backbone, Conditioning
 from pipelines.image.lora import applied
+from pipelines.image.samplers import model_input, stepped
 from pipelines.image.state import ImageState
 
 
@@ -32,7 +33,7 @@ class Evaluated:
 
 def evaluate(backbone: Backbone, rows: Sequence[ImageState]) -> list[Evaluated]:
     """One evaluation for each row, guidance applied. Writes to no state."""
-    scaled = [row.sampler.scale_model_input(row.latents, row.sampler.timesteps[row.step]) for row in rows]
+    scaled = [model_input(row.sampler, row.latents, row.step) for row in rows]
     times = [float(row.sampler.timesteps[row.step]) for row in rows]
     guided = [index for index, row in enumerate(rows) if row.plan.guided]
     order = [*guided, *range(len(rows))]  # negative prompts of the guided rows, then all prompts
@@ -50,8 +51,7 @@ def evaluate(backbone: Backbone, rows: Sequence[ImageState]) -> list[Evaluated]:
 
 def advance(row: ImageState, evaluated: Evaluated) -> None:
     """Commit of one row: its sampler's step."""
-    timestep = row.sampler.timesteps[row.step]
-    row.latents = row.sampler.step(evaluated.output, timestep, row.latents, return_dict=False)[0]
+    row.latents = stepped(row.sampler, evaluated.output, row.step, row.latents, row.generator)
     row.step += 1
 
 

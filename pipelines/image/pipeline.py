@@ -1,6 +1,7 @@
 """Images: continuous batching of diffusion at the grain of one model evaluation.
 
-A job goes through three kinds of slice: "encode" (its prompts, once), "denoise" (one model evaluation, for
+A job goes through these kinds of slice: "start" (the image that it starts from, if any), "encode" (its
+prompts, once), "denoise" (one model evaluation, for
 as many rows of the same size as the budget allows, whatever their step), "decode" (the VAE). A row joins at
 any evaluation and leaves after its last.
 """
@@ -23,8 +24,9 @@ from pipelines.image.loader import Components, load_components
 from pipelines.image.points import make_preemptible
 from pipelines.image.preview import fit_preview
 from pipelines.image.request import MAX_STEPS, Checker, ImagePlan
-from pipelines.image.samplers import SAMPLERS, new_sampler
+from pipelines.image.samplers import SAMPLERS, class_of, first_step, new_sampler
 from pipelines.image.settings import ImageSettings
+from pipelines.image.start import draw
 from pipelines.image.state import ImageState, state_of
 from pipelines.messages import ImageRequest, Input, ModelInfo, Request
 
@@ -96,9 +98,8 @@ class ImagePipeline:
                 f"{self._info.name} works on {self._settings.max_jobs} images already",
                 retry_after_s=self._next_free_s(),
             )
-        parts, plan = self._parts, self._affordable(prepared)
-        sampler = new_sampler(plan.sampler, parts.scheduler_class, parts.scheduler_config, plan.steps)
-        job.state = ImageState(plan, sampler, self._noise(plan, float(sampler.init_noise_sigma)))
+        plan = self._affordable(prepared)
+        job.state = self._state(plan)
         if plan.steps < prepared.steps:
             job.state.quality = f"{plan.steps} of {prepared.steps} steps"
         self._jobs[job.id] = job
@@ -127,6 +128,8 @@ class ImagePipeline:
 
     def run(self, batch: Batch) -> Iterator[Emission | None]:
         """One slice. A row for which the model computes NaN fails alone."""
+        if batch.kind == "start":
+            return slices.start(self._parts, batch.rows)
         if batch.kind == "encode":
             return slices.encode(self._parts, batch.rows)
         if batch.kind == "denoise":
@@ -168,16 +171,16 @@ class ImagePipeline:
         return batch
 
     def _newcomers(self, batch: Batch, rows: list[Job], budget: Budget) -> Batch | None:
-        """An encode slice of the rows that could then ride along with `batch`."""
+        """A slice that brings the rows nearer that could then ride along with `batch`."""
         riders: list[Job] = []
         for job in rows[1:]:
-            if state_of(job).phase != "encode" or not _same_size(rows[0], job):
+            if state_of(job).phase not in ("start", "encode") or not _same_size(rows[0], job):
                 continue
             together = self._batch("denoise", (*batch.rows, *riders, job))
             if len(together.rows) > self._settings.max_rows or not self._fits(together, budget):
                 break
             riders.append(job)
-        return self._grow("encode", riders, budget) if riders else None
+        return self._grow(state_of(riders[0]).phase, riders, budget) if riders else None
 
     def _fits(self, batch: Batch, budget: Budget) -> bool:
         estimate = self._cost.estimate(batch)
@@ -197,13 +200,18 @@ class ImagePipeline:
             return plan
         return replace(plan, steps=min(plan.steps, max(_FEWEST_STEPS, plan.steps // 2)))
 
-    def _noise(self, plan: ImagePlan, sigma: float) -> torch.Tensor:
-        """Drawn on the CPU, so that a seed means the same picture on every device, and in diffusers."""
-        factor = self._parts.vae.factor
-        generator = torch.Generator().manual_seed(plan.seed)
-        shape = (1, self._parts.vae.channels, plan.height // factor, plan.width // factor)
-        noise = torch.randn(shape, generator=generator).to(self._parts.device)
-        return noise * sigma
+    def _state(self, plan: ImagePlan) -> ImageState:
+        """Before the first slice."""
+        parts = self._parts
+        first = 0
+        if plan.init is not None:
+            first = first_step(class_of(plan.sampler, parts.scheduler_class), plan.steps, plan.strength)
+        sampler = new_sampler(plan.sampler, parts.scheduler_class, parts.scheduler_config, plan.steps, first)
+        start = draw(plan, parts.vae, parts.device)
+        latents = start.latents
+        if start.init is None:
+            latents = latents * float(getattr(sampler, "init_noise_sigma", 1.0))
+        return ImageState(plan, sampler, latents, start.generator, start.init, first, step=first)
 
     def _next_free_s(self) -> float:
         """When the job with the least left to do will be done, if all that are here share the device."""
@@ -221,7 +229,7 @@ def _same_size(one: Job, other: Job) -> bool:
 
 
 def _units(kind: str, state: ImageState) -> float:
-    """encode: prompts; denoise: U-Net inputs times latent positions; decode: pixels."""
+    """start, decode: pixels; encode: prompts; denoise: U-Net inputs times latent positions."""
     if kind == "encode":
         return float(state.inputs)
     if kind == "denoise":

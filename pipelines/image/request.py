@@ -7,10 +7,12 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
+from pipelines.contract import ByteArray
 from pipelines.errors import InvalidRequest, NotFound, Unsupported
 from pipelines.image.backbones.base import Pass
 from pipelines.image.loader import Components
 from pipelines.image.lora import Weights
+from pipelines.image.reference import decode_reference
 from pipelines.image.samplers import SAMPLERS
 from pipelines.image.settings import ImageSettings
 from pipelines.messages import ImageRequest
@@ -26,7 +28,8 @@ MIMES: Final = ("image/png", "image/jpeg", "image/webp")
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
     """A request with nothing left open. Sizes in pixels. passes: one (the prompt) or, with
-    classifier-free guidance, two (negative prompt, prompt)."""
+    classifier-free guidance, two (negative prompt, prompt). init: pixels to start from, of which `strength`
+    (above 0, at most 1) may change."""
 
     width: int
     height: int
@@ -38,6 +41,8 @@ class ImagePlan:
     passes: tuple[Pass, ...]
     may_lower: bool = False
     loras: Weights = ()
+    init: ByteArray | None = None
+    strength: float = 1.0
 
     @property
     def guided(self) -> bool:
@@ -79,6 +84,7 @@ class Checker:
         width = self._side("image.width", request.width, self._own_size[0])
         height = self._side("image.height", request.height, self._own_size[1])
         texts = self._texts(request, guided=self._backbone.guided(guidance))
+        init = self._reference("image.init_image", request.init_image, width, height, request.strength)
         with self._one_at_a_time:
             prompts = self._backbone.tokenize(texts)
         return ImagePlan(
@@ -92,6 +98,8 @@ class Checker:
             passes=tuple(Pass(prompt, width, height, guidance) for prompt in prompts),
             may_lower=request.allow_lower_quality,
             loras=self._loras(request.loras),
+            init=init,
+            strength=request.strength,
         )
 
     def _loras(self, asked: tuple[tuple[str, float], ...]) -> Weights:
@@ -113,6 +121,16 @@ class Checker:
                     f"{-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}, not {weight:g}",
                 )
         return tuple(sorted((name, weight) for name, weight in asked if weight))
+
+    def _reference(
+        self, field: str, data: bytes, width: int, height: int, strength: float
+    ) -> ByteArray | None:
+        """Pixels of the size drawn, None where there is no image."""
+        if not data:
+            return None
+        if not (math.isfinite(strength) and 0 < strength <= 1):
+            raise InvalidRequest(f"{field}.strength", f"above 0 and at most 1, not {strength:g}")
+        return decode_reference(data, f"{field}.data", width, height)
 
     def _side(self, field: str, asked: int, own: int) -> int:
         if asked == 0:

@@ -7,7 +7,10 @@ commit only. Names on the wire: "" for the folder's own, "ddim" (Song et al. 202
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
@@ -51,15 +54,65 @@ def check_samplers(own_class: str, config: dict[str, Any]) -> None:
             raise ModelBroken(f"scheduler/scheduler_config.json: {error}") from error
 
 
-def new_sampler(name: str, own_class: str, config: dict[str, Any], steps: int) -> Any:
-    """A scheduler set to `steps` steps, ready for its first."""
+def new_sampler(name: str, own_class: str, config: dict[str, Any], steps: int, first: int = 0) -> Any:
+    """A scheduler set to `steps` steps, ready for step number `first`."""
     class_name, changes = _BY_NAME[name] if name else (own_class, {})
     module = importlib.import_module(f"diffusers.schedulers.{_MODULES[class_name]}")
     sampler = getattr(module, class_name).from_config(config, **changes)
     sampler.set_timesteps(steps)
+    if first and hasattr(sampler, "set_begin_index"):
+        sampler.set_begin_index(first)
     # Euler looks up its place in the schedule at its first call: here, and not inside a slice.
-    sampler.scale_model_input(torch.zeros(1), sampler.timesteps[0])
+    model_input(sampler, torch.zeros(1), first)
     return sampler
+
+
+def first_step(sampler_class: str, steps: int, strength: float) -> int:
+    """Where to start with an image of which `strength` (0 to 1) may change: so many of the last steps are
+    taken, at least one. Rounded as diffusers does: down, but up for flows."""
+    kept = min(steps * strength, steps)
+    first = int(steps - kept) if sampler_class.startswith("FlowMatch") else steps - int(kept)
+    return min(first, steps - 1)
+
+
+def class_of(name: str, own_class: str) -> str:
+    """The scheduler that a request's name means."""
+    return _BY_NAME[name][0] if name else own_class
+
+
+def model_input(sampler: Any, latents: torch.Tensor, step: int) -> torch.Tensor:
+    """The latents as the network wants them before step number `step`."""
+    if not hasattr(sampler, "scale_model_input"):
+        return latents
+    scaled: torch.Tensor = sampler.scale_model_input(latents, sampler.timesteps[step])
+    return scaled
+
+
+def noised(sampler: Any, clean: torch.Tensor, noise: torch.Tensor, step: int) -> torch.Tensor:
+    """Clean latents with as much noise as there is before step number `step`."""
+    times = sampler.timesteps[step : step + 1]
+    flow = hasattr(sampler, "scale_noise")
+    mixed: torch.Tensor = (
+        sampler.scale_noise(clean, times, noise) if flow else sampler.add_noise(clean, noise, times)
+    )
+    return mixed
+
+
+def stepped(
+    sampler: Any, output: torch.Tensor, step: int, latents: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """The latents after step number `step`; noise, where the sampler adds any, is drawn from `generator`."""
+    draws = "generator" in _options(sampler.__class__.step)
+    options: dict[str, Any] = {"generator": generator} if draws else {}
+    after: torch.Tensor = sampler.step(
+        output, sampler.timesteps[step], latents, return_dict=False, **options
+    )[0]
+    return after
+
+
+@functools.cache
+def _options(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 def signal_and_noise(sampler: Any, step: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The three kinds of slice: encode, denoise, decode. Each computes first, with preemption points and
+"""The kinds of slice: start, encode, denoise, decode. Each computes first, with preemption points and
 without touching a job, and then commits in one go.
 """
 
@@ -38,6 +38,17 @@ def encode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
         row.conditioning = tuple(itertools.islice(made, row.inputs))
 
 
+def start(parts: Components, jobs: tuple[Job, ...]) -> Steps:
+    """The images that jobs start from, one after the other, with the noise of their first step."""
+    made: list[torch.Tensor] = []
+    for row in map(state_of, jobs):
+        made.append((yield from _points(functools.partial(_started, parts, row))))
+        yield None
+    for job, latents in zip(jobs, made, strict=True):
+        row = state_of(job)
+        row.latents, row.init = latents, None
+
+
 def evaluate(parts: Components, preview: PreviewMap, jobs: tuple[Job, ...]) -> Steps:
     """One model evaluation of each row. A row for which the model computes NaN fails alone."""
     rows = [state_of(job) for job in jobs]
@@ -68,10 +79,15 @@ def decode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
             emissions.append(Emission(job, _broken(row)))
             continue
         image = RawImage(picture, (row.plan.width, row.plan.height), row.plan.steps, row.plan.steps, True)
-        usage = Usage(evaluations=row.evaluations)
+        usage = Usage(evaluations=row.evaluations - row.first)
         done = Done(FinishReason.STOP, usage, quality=row.quality)
         emissions += [Emission(job, image), Emission(job, done)]
     yield from emissions
+
+
+def _started(parts: Components, row: ImageState) -> torch.Tensor:
+    assert row.init is not None
+    return row.init.latents(parts.vae, row.sampler, row.first, row.latents)
 
 
 def _encoded(parts: Components, passes: list[Pass], loras: list[Weights]) -> list[Conditioning]:

@@ -10,6 +10,7 @@ import torch
 from pipelines.contract import Job
 from pipelines.image.backbones.base import Conditioning
 from pipelines.image.request import ImagePlan
+from pipelines.image.start import InitImage
 
 
 @dataclass(slots=True, eq=False)
@@ -18,12 +19,16 @@ class ImageState:
 
     latents: float32 (1, channels, height, width), noise at first. conditioning: of one pass or of two
     (negative prompt, prompt), None before it is made and after an eviction. step: evaluations committed
-    so far. quality: "full", or what was lowered at admission.
+    so far, counted from `first`. generator: of the sampler's noise. init: the image to start from, until it
+    is in the latents. quality: "full", or what was lowered at admission.
     """
 
     plan: ImagePlan
     sampler: Any
     latents: torch.Tensor
+    generator: torch.Generator
+    init: InitImage | None = None
+    first: int = 0
     conditioning: tuple[Conditioning, ...] | None = None
     step: int = 0
     done: bool = False
@@ -31,7 +36,7 @@ class ImageState:
 
     @property
     def evaluations(self) -> int:
-        """Model evaluations in all; the steps, but for samplers that start with more."""
+        """The schedule's length; the steps, but for samplers that start with more."""
         return len(self.sampler.timesteps)
 
     @property
@@ -39,6 +44,8 @@ class ImageState:
         """The kind of slice that comes next."""
         if self.step == self.evaluations:
             return "decode"
+        if self.init is not None:
+            return "start"
         return "encode" if self.conditioning is None else "denoise"
 
     @property

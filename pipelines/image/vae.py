@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from pipelines.contract import ByteArray
 from pipelines.image.divisible import divisible, plain
 
 
@@ -29,6 +30,16 @@ class Vae:
     def factor(self) -> int:
         """Pixels a latent position stands for, each way."""
         return 1 << (len(self.module.config.block_out_channels) - 1)
+
+    def encode(self, pixels: ByteArray, noise: torch.Tensor) -> torch.Tensor:
+        """uint8 (height, width, 3) to latents (1, channels, height, width), float32, the posterior sampled
+        with `noise` of that shape."""
+        reference = next(self.module.parameters())
+        picture = (torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1).to(reference)
+        macs = pixels.size * 12 * self.module.config.block_out_channels[0] ** 2
+        seen = self.module.encode(divisible(picture, macs), return_dict=False)[0]
+        spread = plain(seen.mean).float() + plain(seen.std).float() * noise
+        return (spread - self._shift) * self._scale
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Pixels (rows, 3, height, width) in the model's dtype, about [-1, 1]."""

@@ -19,6 +19,7 @@ MAX_PROMPT_CHARS = 10_000
 MAX_TOP_K = 1 << 20
 MAX_STEPS = 150
 MAX_LORAS = 8
+MAX_IMAGE_BYTES = 16 << 20
 MAX_LORA_WEIGHT = 8.0
 
 
@@ -82,6 +83,8 @@ def image(
         quality=fields.count(wire, prefix, "quality", 1, 100, 90),
         allow_lower_quality=may_lower,
         loras=_loras(wire, prefix, model),
+        init_image=_reference(wire, prefix, "init_image"),
+        strength=_strength(wire.init_image, prefix + "init_image.", 0.8),
     )
 
 
@@ -156,15 +159,27 @@ def _loras(wire: types_pb2.ImageOptions, prefix: str, model: ModelInfo) -> tuple
     return tuple(asked.items())
 
 
+def _reference(
+    wire: types_pb2.ImageOptions, prefix: str, name: Literal["init_image", "control_image"]
+) -> bytes:
+    """The image's bytes, none where it is not set. They are decoded on the device's side."""
+    if not wire.HasField(name):
+        return b""
+    data: bytes = getattr(wire, name).data
+    fields.within(len(data), f"{prefix}{name}.data", 1, MAX_IMAGE_BYTES)
+    return data
+
+
+def _strength(wire: types_pb2.ReferenceImage, prefix: str, default: float) -> float:
+    return _above_zero(fields.number(wire, prefix, "strength", 0, 1, default), prefix + "strength", 1)
+
+
 def _image_not_served(wire: types_pb2.ImageOptions, prefix: str) -> None:
     level = fields.known(wire.cache_level, prefix + "cache_level", types_pb2.CacheLevel)
     fields.not_served(
         level not in (types_pb2.CACHE_LEVEL_UNSPECIFIED, types_pb2.CACHE_LEVEL_OFF),
         prefix + "cache_level",
         "only CACHE_LEVEL_OFF is served yet",
-    )
-    fields.not_served(
-        wire.HasField("init_image"), prefix + "init_image", "images to start from are not served yet"
     )
     fields.not_served(
         wire.HasField("control_image"), prefix + "control_image", "control images are not served yet"

@@ -33,13 +33,14 @@ async def test_what_goes_down(channel: grpc.aio.Channel, link: FakeLink) -> None
         scheduler="euler", preview_every=0, mime="image/webp", quality=80,
         cache_level=types_pb2.CACHE_LEVEL_OFF,
         loras=[types_pb2.LoraWeight(name="oil"), types_pb2.LoraWeight(name="ink", weight=-0.5)],
+        init_image=types_pb2.ReferenceImage(data=b"picture", strength=0.25),
     )  # fmt: skip
     call = gateway_pb2_grpc.ImageServiceStub(channel).GenerateImage(pb.GenerateImageRequest(image=options))
     assert [event async for event in call]
     (submit,) = link.submitted(ImageRequest)
     assert submit.request == ImageRequest(
         "A ball", "blue", 64, 128, 12, 1.0, 5, "euler", "off", 0, "image/webp", 80,
-        loras=(("oil", 1.0), ("ink", -0.5)),
+        loras=(("oil", 1.0), ("ink", -0.5)), init_image=b"picture", strength=0.25,
     )  # fmt: skip
     assert submit.job_class is JobClass.STANDARD
 
@@ -87,8 +88,13 @@ async def test_what_goes_down(channel: grpc.aio.Channel, link: FakeLink) -> None
         ),
         (
             types_pb2.ImageOptions(prompt="x", init_image=types_pb2.ReferenceImage()),
-            "UNIMPLEMENTED",
-            "image.init_image",
+            "INVALID_ARGUMENT",
+            "image.init_image.data",
+        ),
+        (
+            types_pb2.ImageOptions(prompt="x", init_image=types_pb2.ReferenceImage(data=b"x", strength=0)),
+            "INVALID_ARGUMENT",
+            "image.init_image.strength",
         ),
         (
             types_pb2.ImageOptions(prompt="x", control_image=types_pb2.ReferenceImage()),

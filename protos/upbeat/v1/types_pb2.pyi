@@ -435,9 +435,11 @@ class ReferenceImage(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     STRENGTH_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """PNG, JPEG or WebP."""
+    """PNG, JPEG or WebP; at most 4,194,304 pixels. It is cut and scaled to the size drawn."""
     strength: _builtins.float
-    """0 to 1; how far the result may leave an init image, or how strongly a control image steers."""
+    """Above 0, at most 1; how far the result may leave an init image (default 0.8; that share of the steps is
+    taken), or how strongly a control image steers (default 1).
+    """
     def __init__(
         self,
         *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
 
 from pipelines.image.pipeline import ImagePipeline
 from pipelines.image.state import state_of
@@ -71,7 +73,10 @@ def test_longest_gap_of_the_embedded_model(
     embedded: ImagePipeline, driver_of: Callable[[ImagePipeline], Any], rows: int
 ) -> None:
     driver = driver_of(embedded)
-    jobs = [driver.admit("a red circle", steps=12, preview_every=2, seed=n) for n in range(rows)]
+    data = io.BytesIO()
+    Image.new("RGB", (128, 128), "red").save(data, "PNG")
+    init = {"init_image": data.getvalue(), "strength": 1.0}
+    jobs = [driver.admit("a red circle", steps=12, preview_every=2, seed=n, **init) for n in range(rows)]
     gaps = gaps_of(driver, *jobs)
     report(f"{rows} of 128x128", gaps, 12)
     every = sorted(gap for kept in gaps.values() for gap in kept)
