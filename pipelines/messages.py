@@ -124,11 +124,19 @@ Request = TextRequest | SpeechRequest | ImageRequest | TranscribeRequest
 
 
 class PromptRevision(Value, frozen=True):
-    """An immutable snapshot of the partial prompt. Numbers grow; `final` is the commit."""
+    """An immutable snapshot of the partial prompt. Numbers grow; `final` is the commit.
+
+    answer_tokens: before the commit, how many tokens of an answer to it as it stands may be generated ahead.
+    They come up as chunks that name this number; nothing of them reaches the client before the commit unless
+    asked for. A final revision with the number of the one before has its text too, and goes on with its
+    answer. notes: messages between history and text, from thinking ahead.
+    """
 
     number: int
     text: str
     final: bool
+    answer_tokens: int = 0
+    notes: tuple[Message, ...] = ()
 
 
 class SpeechText(Value, frozen=True):
@@ -197,6 +205,13 @@ class Credits(Value, frozen=True):
     count: int
 
 
+class Promote(Value, frozen=True):
+    """The turn of a job that ran ahead is committed. consumer: the job that it feeds now, 0 for none."""
+
+    job_id: int
+    consumer: int = 0
+
+
 class StartTrace(Value, frozen=True):
     """Record every slice and preemption for `seconds`; answered by `Trace`."""
 
@@ -207,7 +222,7 @@ class Stop(Value, frozen=True):
     """Finish the slice in flight and leave."""
 
 
-Down = Submit | Update | Cancel | Credits | StartTrace | Stop
+Down = Submit | Update | Cancel | Credits | Promote | StartTrace | Stop
 
 
 # --- chunks: what a job emits -----------------------------------------------------------------------

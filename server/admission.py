@@ -2,7 +2,8 @@
 
 Rules:
   1. A slot is left exactly once, whatever happened.
-  2. `retry_after_s` is an estimate from what was observed: with n slots in use, each held for s seconds on
+  2. Work ahead of a commit has places of its own, as many as committed work: it never keeps that out.
+  3. `retry_after_s` is an estimate from what was observed: with n slots in use, each held for s seconds on
      average, one becomes free every s / n.
 """
 
@@ -53,11 +54,11 @@ class Slot:
     _slots: tuple[Slots, ...]
     _since_s: float
     _now: Callable[[], float]
-    _left: bool = False
+    left: bool = False
 
     def leave(self) -> None:
-        if not self._left:
-            self._left = True
+        if not self.left:
+            self.left = True
             for slots in self._slots:
                 slots.leave(self._now() - self._since_s)
 
@@ -68,7 +69,7 @@ class Admission:
     def __init__(self, streams: int, streams_per_tenant: int, jobs: int, now: Callable[[], float]) -> None:
         self._streams = Slots("streams", streams)
         self._tenants = defaultdict[str, Slots](lambda: Slots("streams of this tenant", streams_per_tenant))
-        self._jobs: dict[str, Slots] = {}
+        self._jobs: dict[tuple[str, bool], Slots] = {}
         self._job_limit = jobs
         self._now = now
 
@@ -80,11 +81,20 @@ class Admission:
         """Raises: Exhausted."""
         return self._take(self._streams, self._tenants[tenant])
 
-    def job(self, pipeline: str) -> Slot:
+    def job(self, pipeline: str, committed: bool = True) -> Slot:
         """Raises: Exhausted."""
-        if pipeline not in self._jobs:
-            self._jobs[pipeline] = Slots(f"jobs of {pipeline}", self._job_limit)
-        return self._take(self._jobs[pipeline])
+        return self._take(self._slots(pipeline, committed))
+
+    def busy(self, pipeline: str) -> int:
+        """Committed jobs that run."""
+        return self._slots(pipeline, committed=True).used
+
+    def _slots(self, pipeline: str, committed: bool) -> Slots:
+        key = pipeline, committed
+        if key not in self._jobs:
+            what = f"jobs of {pipeline}" if committed else f"jobs of {pipeline} ahead of their commit"
+            self._jobs[key] = Slots(what, self._job_limit)
+        return self._jobs[key]
 
     def _take(self, *slots: Slots) -> Slot:
         for each in slots:

@@ -49,7 +49,9 @@ class Limits(Section, frozen=True):
 
     start_timeout_s: a stream that has said nothing by then is dropped. idle_timeout_s: a conversation in
     which neither side has said anything for so long, while no turn runs, is ended. replay_mib: memory for
-    events that a resumed stream may ask for, over all sessions.
+    events that a resumed stream may ask for, over all sessions. ahead_tokens_per_s: what may be generated
+    ahead of commits, for a session and for a tenant; it shrinks with the committed jobs of the model, to
+    nothing at ahead_until_jobs (0: never anything).
     """
 
     streams: int = 4096
@@ -61,6 +63,9 @@ class Limits(Section, frozen=True):
     prompt_chars: int = 200_000
     audio_s: float = 600.0
     replay_mib: int = 256
+    ahead_tokens_per_s: float = 512.0
+    ahead_tokens_per_s_per_tenant: float = 8192.0
+    ahead_until_jobs: int = 8
 
     def __post_init__(self) -> None:
         between("limits.streams", self.streams, 1, 1_000_000)
@@ -72,6 +77,9 @@ class Limits(Section, frozen=True):
         between("limits.prompt_chars", self.prompt_chars, 1, 10_000_000)
         between("limits.audio_s", self.audio_s, 1, 86_400)
         between("limits.replay_mib", self.replay_mib, 0, 1 << 20)
+        between("limits.ahead_tokens_per_s", self.ahead_tokens_per_s, 0, 1e9)
+        between("limits.ahead_tokens_per_s_per_tenant", self.ahead_tokens_per_s_per_tenant, 0, 1e9)
+        between("limits.ahead_until_jobs", self.ahead_until_jobs, 0, 65_536)
 
 
 class Metrics(Section, frozen=True):

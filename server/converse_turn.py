@@ -1,23 +1,24 @@
 """One turn of a conversation: the prompt's edits become revisions, speech becomes a prompt, the commit jobs.
 
-Edits inside one tick make one revision; a commit does not wait for the tick. Owner: the session. No waiting;
-the clock is injected.
+Edits inside one tick make at most one revision; a commit does not wait for the tick. Owner: the session. No
+waiting; the clock is injected.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from pipelines.errors import InvalidRequest, UpbeatError, WrongState
 from pipelines.messages import FinishReason, JobClass, SpeechAudio, TranscribeRequest, TranscriptChunk
-from server.answer import Answer, Desk
+from server.answer import Answer
 from server.clock import Timer
+from server.desk import Desk
+from server.foresight import TICK_S
 from server.lanes import Lane, TranscriptLane
 from server.listening import Listening
 from server.prompt import Prompt
 from server.turn import Turn
-
-TICK_S = 0.005
 
 
 class ConverseTurn:
@@ -40,6 +41,7 @@ class ConverseTurn:
         self._ear: TranscriptLane | None = None
         self._commit_at_s: float | None = None
         self._timer: Timer | None = None
+        self._gathering = False
 
     @property
     def committed(self) -> bool:
@@ -104,13 +106,22 @@ class ConverseTurn:
             raise WrongState("the prompt of this turn is spoken; commit.text may replace it", field=field)
 
     def _edited(self) -> None:
-        if self.answer.ahead and self._timer is None:
-            self._timer = self._desk.clock.call_later(TICK_S, self._tick)
+        foresight = self.answer.foresight
+        foresight.edited(self._desk.clock.now())
+        if self.answer.ahead and not self._gathering:
+            self._gathering = True
+            self._later(foresight.tick_s)
 
     def _tick(self) -> None:
-        self._timer = None
-        if self.answer.ahead and self.prompt.changed and not self.prompt.committed and not self.turn.stopped:
-            self.answer.work_ahead()
+        self._timer, self._gathering = None, False
+        if self.answer.ahead and not self.prompt.committed and not self.turn.stopped:
+            again_s = self.answer.work_ahead()
+            if not math.isinf(again_s) and not self.turn.stopped:
+                self._later(max(TICK_S, again_s))
+
+    def _later(self, delay_s: float) -> None:
+        self._cancel_timer()
+        self._timer = self._desk.clock.call_later(delay_s, self._tick)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -148,6 +159,7 @@ class ConverseTurn:
             self._understood(listening.arrival_s(chunk.end_ms, self._desk.clock.now()))
 
     def _lane_done(self, lane: Lane) -> None:
+        self.answer.ended(lane)
         if lane is not self._ear or self._commit_at_s is None or self.prompt.committed:
             return
         self._understood(self._commit_at_s)

@@ -13,9 +13,12 @@ from server.executor.link import JobHandle, JobOrder, Link
 class Work:
     """A running job. Its slot is given back when it ends, fails or is cancelled, once."""
 
-    def __init__(self, handle: JobHandle, slot: Slot) -> None:
+    def __init__(self, handle: JobHandle, slot: Slot, committed: bool, place: Callable[[], Slot]) -> None:
+        """place: takes a slot among the committed jobs."""
         self.handle = handle
+        self.committed = committed
         self._slot = slot
+        self._place = place
 
     def on_arrival(self, callback: Callable[[], object]) -> None:
         """`callback()` whenever `take` may have something."""
@@ -35,6 +38,25 @@ class Work:
     def update(self, value: Input) -> None:
         """More input; ignored once the job has ended."""
         self.handle.update(value)
+
+    def promote(self, consumer: Work | None = None) -> None:
+        """The turn of a job that ran ahead is committed. consumer: what it feeds. Raises: Exhausted."""
+        if not self.committed:
+            self._enter()
+        self.handle.promote(consumer.handle if consumer else None)
+
+    def commit(self, value: Input) -> None:
+        """The input that makes the job a committed one. Raises: Exhausted."""
+        self._enter()
+        self.update(value)
+
+    def _enter(self) -> None:
+        """From the places of work ahead to those of committed work, unless it has ended."""
+        self.committed = True
+        if not self._slot.left:
+            slot = self._place()
+            self._slot.leave()
+            self._slot = slot
 
     def cancel(self) -> None:
         """Nothing comes any more; the device drops the job. More than once is once."""
@@ -58,10 +80,14 @@ class Dispatcher:
     def submit(self, order: JobOrder) -> Work:
         """Raises: Draining, Exhausted, DeviceLost."""
         self.check_open()
-        slot = self._admission.job(order.pipeline)
+        slot = self._admission.job(order.pipeline, order.committed)
         try:
             handle = self._link.submit(order)
         except UpbeatError:
             slot.leave()
             raise
-        return Work(handle, slot)
+        return Work(handle, slot, order.committed, lambda: self._admission.job(order.pipeline))
+
+    def busy(self, pipeline: str) -> int:
+        """Committed jobs that run."""
+        return self._admission.busy(pipeline)

@@ -63,7 +63,23 @@ class TurnDone:
     error: UpbeatError | None = None
 
 
-Body = Ready | TokenChunk | AudioChunk | ImagePart | TranscriptChunk | TurnDone
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What the model replied to a piece of the prompt: "infer", "wait" or "answer", and what."""
+
+    revision: int
+    action: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """The tokens sent for this revision no longer hold."""
+
+    revision: int
+
+
+Body = Ready | TokenChunk | AudioChunk | ImagePart | TranscriptChunk | Thought | Discarded | TurnDone
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +97,7 @@ class Event:
         match self.body:
             case AudioChunk(pcm16=data) | ImagePart(data=data):
                 return 200 + len(data)
-            case TokenChunk(text=text) | TranscriptChunk(text=text):
+            case TokenChunk(text=text) | TranscriptChunk(text=text) | Thought(text=text):
                 return 200 + 4 * len(text)
             case _:
                 return 1000

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipelines.messages import ModelInfo
 from server import catalog
 from server.admission import Admission
+from server.allowance import Allowances
 from server.clock import Clock, LoopClock
 from server.config import Config
 from server.dispatch import Dispatcher
@@ -31,6 +32,7 @@ class Gateway:
     sessions: Sessions
     metrics: Metrics
     budget: ReplayBudget
+    allowances: Allowances
 
     def model(self, modality: str, name: str, field: str) -> ModelInfo:
         """The loaded model that a request means. Raises: NotFound, Unsupported."""
@@ -42,7 +44,14 @@ class Gateway:
             prompt_chars=self.config.limits.prompt_chars, audio_s=self.config.limits.audio_s
         )
         return Session(
-            new_id(), plan, self.dispatcher, self.clock, limits, self.budget, finished=self.metrics.turn
+            new_id(),
+            plan,
+            self.dispatcher,
+            self.clock,
+            limits,
+            self.budget,
+            finished=self.metrics.turn,
+            allowance=self.allowances.session(plan.tenant),
         )
 
 
@@ -62,6 +71,7 @@ def build(config: Config, link: Link, clock: Clock | None = None) -> Gateway:
         Sessions(clock),
         metrics,
         ReplayBudget(limits.replay_mib << 20),
+        Allowances(limits.ahead_tokens_per_s, limits.ahead_tokens_per_s_per_tenant, limits.ahead_until_jobs),
     )
 
 

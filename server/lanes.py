@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from pipelines.errors import UpbeatError
-from pipelines.messages import AudioChunk, Done, ImageChunk, Playback, TokenChunk, TranscriptChunk
+from pipelines.messages import AudioChunk, Chunk, Done, ImageChunk, Playback, TokenChunk, TranscriptChunk
 from server.dispatch import Work
 from server.drawing import DrawFilter, Shown
-from server.events import Body, ImagePart
+from server.early import Early
+from server.events import Body, Discarded, ImagePart
 from server.pacing import Pacer
 
 PIECE_MS = 100.0
@@ -42,7 +43,7 @@ class TextLane:
     """Tokens that are there together leave together, without drawing tags.
 
     hear(text, final): what the reader sees is also to be spoken; draw(caption): the model asks for an image.
-    `text` is all that was shown so far.
+    `text` is all that was shown so far. Chunks of revisions before `revision` are dropped.
     """
 
     modality = "text"
@@ -53,24 +54,53 @@ class TextLane:
         hear: Callable[[str, bool], None] | None = None,
         draw: Callable[[str], None] | None = None,
         tags: bool = False,
+        early: Early | None = None,
     ) -> None:
-        """tags: leave drawing tags in the text."""
+        """tags: leave drawing tags in the text. early: the prompt is not committed."""
         self.work = work
         self.done: Done | None = None
         self.text = ""
         self.revision = 0
+        self._tags = tags
         self._filter = None if tags else DrawFilter()
         self._hear = hear
         self._draw = draw
+        self._early = early
+        self._captions: list[str] = []
         self._held: list[TokenChunk] = []
         self._failure: UpbeatError | None = None
 
-    def next(self, now_s: float) -> TokenChunk | None:
+    def supersede(self, revision: int) -> None:
+        """A newer revision is answered from its beginning; what was shown of the one before does not hold."""
+        self.revision = revision
+        if self._early is not None:
+            self._early.supersede(shown=bool(self.text))
+        self.text = ""
+        self._held.clear()
+        self._captions.clear()
+        self._filter = None if self._tags else DrawFilter()
+
+    def commit(self) -> None:
+        """The prompt is committed: its answer may leave, be spoken, and draw."""
+        if self._early is None:
+            return
+        self._early.committed = True
+        if self._hear is not None and self.text:
+            self._hear(self.text, False)
+        self._call_for(self._captions)
+        self._captions = []
+
+    def next(self, now_s: float) -> TokenChunk | Discarded | None:
         if self._failure is not None:
             raise self._failure
+        if self._early is not None and self._early.stale:
+            return self._early.stale.popleft()
+        if self._closed:
+            self._gather()
+            return None
         text = self._drain()
         self.text += text
-        if self._hear is not None and (text or self.done is not None):
+        if self._hear is not None and not self._ahead and (text or self.done is not None):
             self._hear(text, self.done is not None)
         if not text and (self.done is None or not self._held):
             return None
@@ -80,12 +110,41 @@ class TextLane:
     def wait_s(self, now_s: float) -> float:
         return math.inf
 
+    @property
+    def _ahead(self) -> bool:
+        return self._early is not None and not self._early.committed
+
+    @property
+    def _closed(self) -> bool:
+        return self._ahead and self._early is not None and not self._early.shows
+
+    def _gather(self) -> None:
+        """Keeps what arrives ahead of the commit."""
+        assert self._early is not None
+        while (chunk := self.work.take()) is not None:
+            if not self._stale(chunk):
+                self._early.keep(chunk)
+
+    def _take(self) -> Chunk | None:
+        """The next chunk that holds, kept or new."""
+        if self._early is not None and self._early.kept:
+            return self._early.kept.popleft()
+        while (chunk := self.work.take()) is not None:
+            if not self._stale(chunk):
+                if self._early is not None and self._ahead:
+                    self._early.tell(chunk)
+                return chunk
+        return None
+
+    def _stale(self, chunk: Chunk) -> bool:
+        return isinstance(chunk, TokenChunk) and 0 < chunk.revision < self.revision
+
     def _drain(self) -> str:
         """Takes what has arrived; a failure behind it is kept for the next call. Returns what to show."""
         text = ""
         while self.done is None and not (text and self._full(text)):
             try:
-                chunk = self.work.take()
+                chunk = self._take()
             except UpbeatError as error:
                 if not text:
                     raise
@@ -96,7 +155,9 @@ class TextLane:
             if isinstance(chunk, Done):
                 self.done = chunk
                 text += self._show(self._filter.close() if self._filter else Shown())
-            elif isinstance(chunk, TokenChunk) and not 0 < chunk.revision < self.revision:
+            elif isinstance(chunk, TokenChunk):
+                if self._early is not None:
+                    self._early.shown = chunk.revision
                 self._held.append(chunk)
                 text += self._show(self._filter.feed(chunk.text) if self._filter else Shown(chunk.text))
         return text
@@ -105,25 +166,35 @@ class TextLane:
         return len(text) >= MAX_CHARS_PER_EVENT or len(self._held) >= MAX_TOKENS_PER_EVENT
 
     def _show(self, shown: Shown) -> str:
-        if self._draw is not None:
-            for caption in shown.captions:
-                self._draw(caption)
+        if self._ahead:
+            self._captions += shown.captions
+        else:
+            self._call_for(shown.captions)
         return shown.text
+
+    def _call_for(self, captions: Iterable[str]) -> None:
+        if self._draw is not None:
+            for caption in captions:
+                self._draw(caption)
 
 
 class AudioLane:
-    """Speech in small pieces, paced; tells the device how far the listener is."""
+    """Speech in small pieces, paced; tells the device how far the listener is. Nothing leaves until it is
+    open."""
 
     modality = "speech"
 
     def __init__(self, work: Work, pacer: Pacer) -> None:
         self.work = work
         self.pacer = pacer
+        self.open = True
         self.done: Done | None = None
         self._chunk: AudioChunk | None = None
         self._offset = 0
 
     def next(self, now_s: float) -> AudioChunk | None:
+        if not self.open:
+            return None
         if self._chunk is None:
             self._fetch()
         if self._chunk is None or self.pacer.wait_s(self._piece_ms(), now_s) > 0.0:
@@ -171,16 +242,19 @@ class AudioLane:
 
 
 class ImageLane:
-    """Previews and the image, in parts of at most 1 MiB."""
+    """Previews and the image, in parts of at most 1 MiB. Nothing leaves until it is open."""
 
     modality = "image"
 
     def __init__(self, work: Work) -> None:
         self.work = work
+        self.open = True
         self.done: Done | None = None
         self._parts: deque[ImagePart] = deque()
 
     def next(self, now_s: float) -> ImagePart | None:
+        if not self.open:
+            return None
         if not self._parts:
             self._fetch()
         return self._parts.popleft() if self._parts else None

@@ -76,7 +76,7 @@ class Metrics:
         for field, histogram in self._marks.items():
             value = getattr(timings, field)
             if value is not None:
-                histogram.observe(value / 1000.0)
+                histogram.observe(max(0.0, value / 1000.0))
         for modality, job in timings.jobs.items():
             self._queue.labels(modality).observe(job.queue_ms / 1000.0)
             self._device.labels(modality).observe(job.device_ms / 1000.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from pipelines.messages import AudioChunk, DeviceTimings, Done, FinishReason, TokenChunk, Usage
-from server.events import Body, ImagePart, Timings
+from server.events import Body, Discarded, ImagePart, Timings
 
 
 class Outcome:
@@ -15,6 +15,8 @@ class Outcome:
         self.committed_s = started_s
         self._marks: dict[str, float] = {}
         self._dones: dict[str, Done] = {}
+        self._thoughts = DeviceTimings()
+        self._wasted = 0
 
     def note(self, body: Body, now_s: float) -> None:
         """An event is about to leave."""
@@ -28,12 +30,23 @@ class Outcome:
                 self._marks.setdefault("first_preview", now_s)
             case ImagePart(final=True, part=part, parts=parts) if part == parts - 1:
                 self._marks["image"] = now_s
+            case Discarded():
+                self._marks.pop("first_token", None)
+                self._marks.pop("last_token", None)
             case _:
                 return
 
+    def waste(self, tokens: int) -> None:
+        """So many tokens were generated ahead of the commit for nothing."""
+        self._wasted += tokens
+
     def job_done(self, modality: str, done: Done) -> None:
-        """A job has ended. What transcription took is not the answer's usage, its device time is."""
-        self._dones[modality] = done
+        """A job has ended. What transcription and thoughts took is not the answer's usage, their device time
+        is."""
+        if modality == "thought":
+            self._thoughts = _sum(self._thoughts, done.timings)
+        else:
+            self._dones[modality] = done
 
     def reason(self) -> FinishReason:
         """Why the answer ended: the text's reason, where there is text."""
@@ -48,6 +61,7 @@ class Outcome:
             if modality != "transcription":
                 for name, value in msgspec.structs.asdict(done.usage).items():
                     total[name] += value
+        total["wasted_tokens"] += self._wasted
         return Usage(**total)
 
     def timings(self, now_s: float) -> Timings:
@@ -64,8 +78,13 @@ class Outcome:
         )
 
     def device(self) -> dict[str, DeviceTimings]:
-        return {name: done.timings for name, done in self._dones.items()}
+        timings = {name: done.timings for name, done in self._dones.items()}
+        return timings | {"thought": self._thoughts} if self._thoughts.slices else timings
 
     def _after_commit(self, mark: str) -> float | None:
         at_s = self._marks.get(mark)
         return None if at_s is None else 1000.0 * (at_s - self.committed_s)
+
+
+def _sum(left: DeviceTimings, right: DeviceTimings) -> DeviceTimings:
+    return DeviceTimings(*(getattr(left, name) + getattr(right, name) for name in left.__struct_fields__))

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 
 from pipelines.messages import ImageRequest, JobClass, Message, ModelInfo, Sampling, SpeechRequest
+from pipelines.simultaneous.policies import Policy, everything
+from pipelines.simultaneous.segments import Segmenter, sentences
 
 RESERVED_TOKENS = 32
+
+
+class Mode(enum.IntEnum):
+    """What is done with a prompt before its commit; each includes the one before it."""
+
+    OFF = 0
+    PREFILL = 1
+    ANSWER_AHEAD = 2
+    THINK_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """What is done before a commit. policy: when, and on how much of the prompt. With THINK_AHEAD segmenter
+    cuts it into pieces, thinker thinks where it is not the text model, and thoughts are reported if wanted.
+    emit_before_commit: answers ahead are shown, and discarded where they turn out wrong.
+    """
+
+    mode: Mode = Mode.PREFILL
+    policy: Policy = everything
+    segmenter: Segmenter = sentences
+    thinker: ModelInfo | None = None
+    thoughts: bool = False
+    emit_before_commit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What `start` said. A model is None where its modality is not wanted.
 
-    prefill: work on the prompt before its commit. image: the request, whose empty prompt stands for the
+    image: the request, whose empty prompt stands for the
     user's; draw_on_request: only where the text model asks, with its caption. audio_sample_rate in Hz, 0 if
     it comes with the audio. commit_on_silence: a spoken prompt is complete when the speaker stops.
     """
@@ -25,7 +52,7 @@ class Plan:
     transcription: ModelInfo | None = None
     job_class: JobClass = JobClass.INTERACTIVE
     image_class: JobClass = JobClass.STANDARD
-    prefill: bool = True
+    ahead: Ahead = Ahead()
     sampling: Sampling = field(default_factory=Sampling)
     cache_scope: str = ""
     voice: SpeechRequest = field(default_factory=SpeechRequest)

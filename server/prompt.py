@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from pipelines.errors import InvalidRequest, WrongState
-from pipelines.messages import PromptRevision
 
 
 class Prompt:
-    """Text so far; offsets count code points. `snapshot` numbers grow with each taken.
+    """Text so far; offsets count code points.
 
     Every change raises WrongState after the commit and InvalidRequest beyond `max_chars`.
     """
 
     def __init__(self, max_chars: int) -> None:
         self.text = ""
-        self.number = 0
         self.committed = False
         self._max_chars = max_chars
-        self._sent = ""
-
-    @property
-    def changed(self) -> bool:
-        """Whether there is text that no snapshot shows yet. Empty text is not worth one."""
-        return bool(self.text) and self.text != self._sent
 
     def append(self, text: str) -> None:
         self._change("append.text", self.text + text)
@@ -43,12 +35,6 @@ class Prompt:
         if not self.text.strip():
             raise InvalidRequest("commit.text", "the prompt must not be empty")
         self.committed = True
-
-    def snapshot(self) -> PromptRevision:
-        """What goes to the device; final once committed."""
-        self.number += 1
-        self._sent = self.text
-        return PromptRevision(self.number, self.text, self.committed)
 
     def _change(self, field: str, text: str) -> None:
         if self.committed:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 from pipelines.errors import Draining, InvalidRequest, NotFound, UpbeatError, WrongState
 from pipelines.messages import FinishReason
-from server.answer import Desk
+from server.allowance import Allowance, Allowances
 from server.clock import Clock
 from server.converse_turn import ConverseTurn
+from server.desk import Desk
 from server.dispatch import Dispatcher
 from server.events import Event, Ready, TurnDone
 from server.history import History
@@ -49,6 +50,7 @@ class Session:
         limits: SessionLimits,
         budget: ReplayBudget,
         finished: Callable[[TurnDone], None],
+        allowance: Allowance | None = None,
     ) -> None:
         self.session_id = session_id
         self.plan = plan
@@ -66,6 +68,7 @@ class Session:
             dispatcher,
             clock,
             self._history,
+            allowance or Allowances().session(plan.tenant),
             lambda: self.deadline_s,
             limits.prompt_chars,
             limits.audio_s,

@@ -19,7 +19,7 @@ from server.events import Body, Event, TurnDone
 from server.lanes import Lane
 from server.outcome import Outcome
 
-ORDER = {"transcription": 0, "speech": 1, "text": 2, "image": 3}
+ORDER = {"transcription": 0, "thought": 0, "speech": 1, "text": 2, "image": 3}
 
 
 class Turn:
@@ -71,6 +71,10 @@ class Turn:
         self._lanes.append(lane)
         self._lanes.sort(key=lambda each: ORDER[each.modality])
         lane.work.on_arrival(self._wake)
+        self._wake()
+
+    def changed(self) -> None:
+        """A lane may have something without anything having arrived."""
         self._wake()
 
     def drop(self, lane: Lane) -> None:

@@ -24,6 +24,7 @@ from pipelines.messages import (
     ImageChunk,
     ImageRequest,
     ModelInfo,
+    Promote,
     PromptRevision,
     SpeechAudio,
     SpeechRequest,
@@ -94,6 +95,7 @@ class FakeJob:
     inputs: list[object] = field(default_factory=list)
     waiting: deque[Chunk] = field(default_factory=deque)
     cancelled: bool = False
+    promoted: bool = False
 
 
 Script = Callable[["FakeLink", Down], None]
@@ -194,6 +196,8 @@ class FakeLink:
                     self.jobs[job_id].inputs.append(message.first)
             case Update(job_id=job_id, input=value):
                 self.jobs[job_id].inputs.append(value)
+            case Promote(job_id=job_id):
+                self.jobs[job_id].promoted = True
             case Cancel(job_id=job_id):
                 self.jobs[job_id].cancelled = True
                 self.jobs[job_id].waiting.clear()

@@ -105,6 +105,21 @@ def completeness(ms: int) -> Policy:
     return policy
 
 
+def thinking(could_answer: bool) -> Policy:
+    """Of a model that thinks ahead: prefills whole words; answers them once its own last note was an answer,
+    and everything where `completeness` says so."""
+    waiting = completeness(POLICIES["completeness"].usual)
+
+    def policy(partial: Partial) -> Advice:
+        complete = waiting(partial)
+        if complete.answer:
+            return complete
+        words = _words(partial.text, 0, 1)
+        return Advice(words.keep, words.answer and could_answer, complete.again_ms)
+
+    return policy
+
+
 def at_segments(cut: Segmenter) -> Policy:
     """At the end of each segment; where a sentence has ended, without waiting for what follows."""
 

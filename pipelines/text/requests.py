@@ -67,10 +67,11 @@ def prepare_prompt(
     """
     if revision.final and not revision.text.strip():
         raise InvalidRequest("prompt", "is empty")
-    characters = len(revision.text) + sum(len(message.content) for message in request.history)
+    before = (*request.history, *revision.notes)
+    characters = len(revision.text) + sum(len(message.content) for message in before)
     if not tokenizer.fits(characters, context):
         raise InvalidRequest("prompt", f"{characters} characters are more than {context} tokens can hold")
-    messages = [*request.history, Message("user", revision.text)]
+    messages = [*before, Message("user", revision.text)]
     if not revision.final:
         return PreparedPrompt(revision.number, tuple(tokenizer.encode_open(messages)[: context - 1]), False)
     ids = tokenizer.encode(tokenizer.render(messages))

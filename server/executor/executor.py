@@ -24,7 +24,7 @@ from functools import partial
 from pipelines.contract import Batch, Budget, Emission, Emitted, Job, Pipeline, Pressure
 from pipelines.device import Device
 from pipelines.errors import UpbeatError
-from pipelines.messages import Cancel, Credits, Done, Failed, StartTrace, Stats, Stop, TokenChunk
+from pipelines.messages import Cancel, Credits, Done, Failed, Promote, StartTrace, Stats, Stop, TokenChunk
 from server.executor.counters import Counters
 from server.executor.guard import guarded
 from server.executor.inbox import Arrival, Inbox
@@ -149,6 +149,8 @@ class DeviceExecutor:
                 self._cancel(job_id)
             case Credits(job_id, count):
                 self._book.credit(job_id, count)
+            case Promote():
+                self._book.promote(message)
             case StartTrace(seconds):
                 self._tracer.start()
                 self._trace_until_s = self._clock() + seconds

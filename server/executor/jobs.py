@@ -14,7 +14,16 @@ import msgspec
 from pipelines.contract import Emitted, Job, Pipeline
 from pipelines.device import Device
 from pipelines.errors import UpbeatError
-from pipelines.messages import DeviceTimings, Done, Failed, Playback, PromptRevision, Submit, Update
+from pipelines.messages import (
+    DeviceTimings,
+    Done,
+    Failed,
+    Playback,
+    Promote,
+    PromptRevision,
+    Submit,
+    Update,
+)
 from server.executor.guard import guarded
 from server.executor.inbox import Arrival
 from server.executor.listeners import played
@@ -133,6 +142,16 @@ class JobBook:
         job = self._jobs.get(job_id)
         if job is not None:
             job.credits += count
+            self.refresh(job)
+
+    def promote(self, message: Promote) -> None:
+        """The job's turn is committed."""
+        job = self._jobs.get(message.job_id)
+        if job is None or job.cancelled or self.is_finished(job):
+            return
+        job.committed = True
+        job.consumer = self._jobs.get(message.consumer)
+        if not job.in_slice:
             self.refresh(job)
 
     def cancel(self, job_id: int) -> Job | None:

@@ -22,6 +22,7 @@ from pipelines.messages import (
     Input,
     JobClass,
     ModelInfo,
+    Promote,
     Request,
     Stats,
     Submit,
@@ -34,7 +35,8 @@ CREDITS = {"text": 64, "speech": 8, "image": 4, "transcription": 16}
 
 @dataclass(frozen=True, slots=True)
 class JobOrder:
-    """What the gateway asks of a pipeline. deadline_in_s: seconds from now, 0 for none."""
+    """What the gateway asks of a pipeline. deadline_in_s: seconds from now, 0 for none. credits: how many
+    chunks the job may emit before it is granted more, 0 for the usual number."""
 
     pipeline: str
     session_id: str
@@ -46,6 +48,7 @@ class JobOrder:
     deadline_in_s: float = 0.0
     committed: bool = True
     consumer: JobHandle | None = None
+    credits: int = 0
 
 
 class Link(Protocol):
@@ -82,9 +85,10 @@ class Link(Protocol):
 class JobHandle:
     """One submitted job: inputs go down, chunks come up through its outbox."""
 
-    def __init__(self, job_id: int, outbox: Outbox, send: Callable[[Down], None]) -> None:
+    def __init__(self, job_id: int, outbox: Outbox, usual: int, send: Callable[[Down], None]) -> None:
         self.job_id = job_id
         self.outbox = outbox
+        self._usual = usual
         self._send = send
         self._cancelled = False
 
@@ -92,6 +96,16 @@ class JobHandle:
         """More input; ignored once the job has ended."""
         if not self.outbox.ended and not self._cancelled:
             self._send(Update(self.job_id, value))
+
+    def promote(self, consumer: JobHandle | None = None) -> None:
+        """The turn is committed, so the job ran ahead of it no longer: it gets its rank, its consumer and the
+        usual credits."""
+        if self.outbox.ended or self._cancelled:
+            return
+        self._send(Promote(self.job_id, consumer.job_id if consumer else 0))
+        if self.outbox.capacity < self._usual:
+            self._send(Credits(self.job_id, self._usual - self.outbox.capacity))
+            self.outbox.capacity = self._usual
 
     def cancel(self) -> None:
         """Nothing leaves the outbox from now on; the device drops the job at its next commit."""
@@ -122,7 +136,7 @@ class JobTable:
     def submit(self, order: JobOrder, modality: str) -> JobHandle:
         """Number the job, open its outbox, send it down."""
         job_id = next(self._ids)
-        capacity = CREDITS[modality]
+        capacity = order.credits or CREDITS[modality]
         outbox = Outbox(capacity, lambda count: self._send(Credits(job_id, count)))
         self._outboxes[job_id] = outbox
         self._send(
@@ -141,7 +155,7 @@ class JobTable:
                 order.first,
             )
         )
-        return JobHandle(job_id, outbox, self._forward)
+        return JobHandle(job_id, outbox, CREDITS[modality], self._forward)
 
     def deliver(self, emit: Emit) -> None:
         """A chunk has come up."""

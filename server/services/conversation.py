@@ -13,7 +13,7 @@ from pipelines.messages import AudioChunk, TokenChunk, TranscriptChunk
 from server import streams
 from server.attachment import Attachment
 from server.auth import TENANT
-from server.events import Event, ImagePart, Ready, TurnDone
+from server.events import Discarded, Event, ImagePart, Ready, Thought, TurnDone
 from server.gateway import Gateway
 from server.idle import Idle
 from server.meter import Meter
@@ -127,6 +127,12 @@ def response(event: Event) -> gateway_pb2.ConverseResponse:
             wire.image.CopyFrom(encode.image(image))
         case TranscriptChunk() as transcript:
             wire.transcript.CopyFrom(encode.transcript(transcript))
+        case Thought() as thought:
+            wire.thought.CopyFrom(
+                gateway_pb2.ThoughtEvent(revision=thought.revision, action=thought.action, text=thought.text)
+            )
+        case Discarded(revision):
+            wire.discarded.CopyFrom(gateway_pb2.DiscardedEvent(revision=revision))
         case TurnDone() as done:
             wire.turn_done.CopyFrom(encode.done(done))
     return wire

@@ -9,6 +9,7 @@ from pipelines.messages import ImageRequest, JobClass, ModelInfo, SpeechRequest
 from server.gateway import Gateway
 from server.plan import Plan
 from server.services import fields, options
+from server.services.ahead import ahead
 
 MAX_RESUME_WINDOW_MS = 60_000
 WANTED = {
@@ -21,13 +22,11 @@ NOTHING = ImageRequest("")
 
 def plan(gateway: Gateway, tenant: str, start: gateway_pb2.ConverseStart) -> Plan:
     """The settings, checked. Raises: InvalidRequest, NotFound, Unsupported."""
-    _not_served(start)
     wanted = _modalities(start)
     text, speech, image = (_model(gateway, start, each, each in wanted) for each in WANTED.values())
     default = JobClass.REALTIME if speech else JobClass.INTERACTIVE
     asked = options.job_class(start.service, "start.service.", default)
     trigger = fields.known(start.image.trigger, "start.image.trigger", types_pb2.ImageTrigger)
-    mode = fields.known(start.partial_prompt_mode, "start.partial_prompt_mode", types_pb2.PartialPromptMode)
     side, may_lower = gateway.config.device.max_image_side, start.service.allow_lower_quality
     window_ms = fields.within(start.resume_window_ms, "start.resume_window_ms", 0, MAX_RESUME_WINDOW_MS)
     return Plan(
@@ -38,7 +37,7 @@ def plan(gateway: Gateway, tenant: str, start: gateway_pb2.ConverseStart) -> Pla
         transcription=_ear(gateway, start),
         job_class=asked,
         image_class=max(JobClass.STANDARD, asked),
-        prefill=mode != types_pb2.PARTIAL_PROMPT_MODE_OFF,
+        ahead=ahead(gateway, start),
         sampling=options.sampling(start.sampling, "start.sampling.", text.context_tokens if text else 0),
         cache_scope=options.cache_scope(start.service, "start.service."),
         voice=options.voice(start.voice, "start.voice.", speech) if speech else SpeechRequest(),
@@ -80,18 +79,3 @@ def _modalities(start: gateway_pb2.ConverseStart) -> set[str]:
     if start.image.trigger == types_pb2.IMAGE_TRIGGER_MODEL and wanted == {"image"}:
         raise InvalidRequest("start.image.trigger", "IMAGE_TRIGGER_MODEL needs text in start.modalities")
     return wanted
-
-
-def _not_served(start: gateway_pb2.ConverseStart) -> None:
-    later = (types_pb2.PARTIAL_PROMPT_MODE_ANSWER_AHEAD, types_pb2.PARTIAL_PROMPT_MODE_THINK_AHEAD)
-    fields.not_served(
-        start.partial_prompt_mode in later, "start.partial_prompt_mode", "only OFF and PREFILL are served yet"
-    )
-    fields.not_served(
-        start.partial_prompt_policy, "start.partial_prompt_policy", "no policies are served yet"
-    )
-    fields.not_served(
-        start.emit_before_commit, "start.emit_before_commit", "answers ahead are not served yet"
-    )
-    fields.not_served(start.thoughts, "start.thoughts", "thinking ahead is not served yet")
-    fields.not_served(start.models.thinker, "start.models.thinker", "thinking ahead is not served yet")

@@ -21,6 +21,8 @@ from tests.fakes import Device, FakeLink
 from tests.grpc_calls import details
 
 TEXT, SPEECH, IMAGE = types_pb2.MODALITY_TEXT, types_pb2.MODALITY_SPEECH, types_pb2.MODALITY_IMAGE
+AHEAD = types_pb2.PARTIAL_PROMPT_MODE_ANSWER_AHEAD
+THINK = types_pb2.PARTIAL_PROMPT_MODE_THINK_AHEAD
 
 
 async def test_a_text_turn(channel: grpc.aio.Channel, link: FakeLink) -> None:
@@ -137,20 +139,30 @@ async def test_the_prompt_is_prefilled_before_the_commit(channel: grpc.aio.Chann
         (pb.ConverseStart(models=types_pb2.ModelChoice(text="gone")), "NOT_FOUND", "start.models.text"),
         (
             pb.ConverseStart(models=types_pb2.ModelChoice(thinker="x")),
-            "UNIMPLEMENTED",
+            "INVALID_ARGUMENT",
             "start.models.thinker",
         ),
         (pb.ConverseStart(modalities=[4]), "INVALID_ARGUMENT", "start.modalities[0]"),  # type: ignore[list-item]
         (pb.ConverseStart(modalities=[17]), "INVALID_ARGUMENT", "start.modalities[0]"),  # type: ignore[list-item]
         (
-            pb.ConverseStart(partial_prompt_mode=types_pb2.PARTIAL_PROMPT_MODE_ANSWER_AHEAD),
-            "UNIMPLEMENTED",
-            "start.partial_prompt_mode",
+            pb.ConverseStart(partial_prompt_mode=AHEAD, partial_prompt_policy="wait_k=0"),
+            "INVALID_ARGUMENT",
+            "start.partial_prompt_policy",
+        ),
+        (
+            pb.ConverseStart(partial_prompt_mode=THINK, partial_prompt_policy="wait_k"),
+            "INVALID_ARGUMENT",
+            "start.partial_prompt_policy",
+        ),
+        (
+            pb.ConverseStart(partial_prompt_mode=THINK, models=types_pb2.ModelChoice(thinker="x")),
+            "NOT_FOUND",
+            "start.models.thinker",
         ),
         (pb.ConverseStart(partial_prompt_mode=9), "INVALID_ARGUMENT", "start.partial_prompt_mode"),  # type: ignore[arg-type]
-        (pb.ConverseStart(partial_prompt_policy="x"), "UNIMPLEMENTED", "start.partial_prompt_policy"),
-        (pb.ConverseStart(emit_before_commit=True), "UNIMPLEMENTED", "start.emit_before_commit"),
-        (pb.ConverseStart(thoughts=True), "UNIMPLEMENTED", "start.thoughts"),
+        (pb.ConverseStart(partial_prompt_policy="x"), "INVALID_ARGUMENT", "start.partial_prompt_policy"),
+        (pb.ConverseStart(emit_before_commit=True), "INVALID_ARGUMENT", "start.emit_before_commit"),
+        (pb.ConverseStart(thoughts=True), "INVALID_ARGUMENT", "start.thoughts"),
         (pb.ConverseStart(resume_window_ms=60_001), "INVALID_ARGUMENT", "start.resume_window_ms"),
         (pb.ConverseStart(audio_sample_rate=7999), "INVALID_ARGUMENT", "start.audio_sample_rate"),
         (pb.ConverseStart(commit_on_silence=True), "INVALID_ARGUMENT", "start.commit_on_silence"),

@@ -9,18 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import InvalidRequest, WrongState
-from pipelines.messages import PromptRevision
 from server.prompt import Prompt
 
 
 def test_appended_revised_committed() -> None:
     prompt = Prompt(100)
     prompt.append("Hello wrold")
-    assert prompt.snapshot() == PromptRevision(1, "Hello wrold", final=False)
     prompt.revise(6, "world")
     prompt.append("!")
     prompt.commit()
-    assert prompt.snapshot() == PromptRevision(2, "Hello world!", final=True)
+    assert (prompt.text, prompt.committed) == ("Hello world!", True)
 
 
 def test_offsets_count_code_points() -> None:

@@ -18,8 +18,9 @@ from pipelines.messages import (
     TextRequest,
     TokenChunk,
 )
-from server.converse_turn import TICK_S
 from server.events import ImagePart, TurnDone
+from server.foresight import TICK_S
+from server.plan import Ahead, Mode
 from tests.fakes import Device, audio, picture, tokens
 from tests.server.session_bench import AT_ONCE, DONE, Bench, drawing, last, said, spoken
 
@@ -56,7 +57,7 @@ def test_a_prompt_committed_at_once_is_one_job_without_a_revision() -> None:
 
 
 def test_mode_off_begins_at_the_commit() -> None:
-    bench = Bench(prefill=False)
+    bench = Bench(ahead=Ahead(mode=Mode.OFF))
     bench.session.append("Hi")
     bench.clock.advance(1)
     assert bench.link.sent == []

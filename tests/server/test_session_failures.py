@@ -15,7 +15,7 @@ from pipelines.messages import (
     TextRequest,
     TokenChunk,
 )
-from server.converse_turn import TICK_S
+from server.foresight import TICK_S
 from tests.fakes import SPEECH, tokens
 from tests.server.session_bench import AT_ONCE, DONE, Bench, drawing, last, said, spoken
 

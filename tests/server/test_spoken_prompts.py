@@ -12,7 +12,7 @@ from pipelines.messages import (
     TranscribeRequest,
     TranscriptChunk,
 )
-from server.converse_turn import TICK_S
+from server.foresight import TICK_S
 from tests.fakes import tokens
 from tests.server.session_bench import DONE, Bench, last, listening, said
 
