@@ -105,6 +105,18 @@ def serve(
     os.execv(sys.executable, [sys.executable, "-m", "server", *options, *context.args])
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def verify(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False)],
+) -> None:
+    """Load a model folder, compare its answers with transformers' and say what the gateway will do with it.
+
+    Example: **upbeat verify ~/models/my-llama --dtype bfloat16**
+    """
+    os.execv(sys.executable, [sys.executable, "-m", "pipelines.verify", str(folder), *context.args])
+
+
 @app.command()
 def chat(
     speak: Annotated[bool, typer.Option("--speak", help="Answers are spoken too, and kept as WAV.")] = False,

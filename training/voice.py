@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "models" / "upbeat-voice")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--texts", type=int, default=14_000, help="texts that the teacher speaks")
-    parser.add_argument("--steps", type=int, default=9_000)
+    parser.add_argument("--steps", type=int, default=7_000)
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--export-only", action="store_true", help="write the last checkpoint as it is")
