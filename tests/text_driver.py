@@ -110,16 +110,26 @@ class Driver:
         history: tuple[Message, ...] = (),
         tenant: str = "local",
         job_class: JobClass = JobClass.INTERACTIVE,
+        committed: bool = True,
     ) -> Job:
         request = TextRequest(history, sampling or Sampling(max_tokens=16))
-        job = Job(next(self._ids), self.pipeline.info.name, tenant, job_class, request)
+        job = Job(next(self._ids), self.pipeline.info.name, tenant, job_class, request, committed=committed)
         self.pipeline.admit(job, self.pipeline.prepare(request, None))
         self.jobs.append(job)
         self.emitted[job.id] = []
         return job
 
-    def revise(self, job: Job, number: int, text: str, *, final: bool = False) -> None:
-        prepared = self.pipeline.prepare(job.request, PromptRevision(number, text, final))
+    def revise(
+        self,
+        job: Job,
+        number: int,
+        text: str,
+        *,
+        final: bool = False,
+        ahead: int = 0,
+        notes: tuple[Message, ...] = (),
+    ) -> None:
+        prepared = self.pipeline.prepare(job.request, PromptRevision(number, text, final, ahead, notes))
         self.pipeline.update(job, prepared)
 
     def submit(self, text: str, sampling: Sampling | None = None, **admit: Any) -> Job:

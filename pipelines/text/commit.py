@@ -36,6 +36,8 @@ class Committer:
         if drawn and drawn[0].finite and self.index is not None and not state.drawn:
             state.publish(self.index)
         said = Piece()
+        if not state.final:
+            state.early += len(drawn[right : right + 1])
         for place, token in enumerate(drawn[: right + 1]):
             if not token.finite:
                 state.finished = state.broken = True
@@ -47,9 +49,15 @@ class Committer:
             piece, reason = self._say(state, token)
             said = Piece(said.text + piece.text, said.tokens + piece.tokens)
             if reason is not None:
-                state.finished = True
-                return [*self._chunks(state, said), Done(reason, state.usage())]
+                state.ending = reason
+                return [*self._chunks(state, said), *(self.end(state) if state.final else ())]
         return self._chunks(state, said)
+
+    def end(self, state: TextState) -> list[Emitted]:
+        """The last chunk of an answer that has ended, which is said after the commit only."""
+        assert state.ending is not None
+        state.finished = True
+        return [Done(state.ending, state.usage())]
 
     def _say(self, state: TextState, token: Drawn) -> tuple[Piece, FinishReason | None]:
         """One more token of the answer: what becomes final by it, and why the answer ends with it."""

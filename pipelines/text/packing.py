@@ -13,8 +13,8 @@ from pipelines.text.state import TextState
 
 
 def draws(state: TextState, count: int) -> bool:
-    """Whether computing `count` more tokens completes a committed prompt, so that a token is drawn."""
-    return state.final and state.pending == count
+    """Whether computing `count` more tokens completes a prompt that is answered, so that a token is drawn."""
+    return state.answers and state.pending == count
 
 
 def pack(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -37,6 +37,8 @@ from pipelines.text.tokenizer import ChatTokenizer
 
 # Scores in one call of the sampler on CPU, a few milliseconds; on a GPU all rows share one transfer.
 _DRAWN_SCORES = 1 << 17
+# The work of a slice that only says that an answer, complete before its commit, has ended.
+END = None
 
 
 class TextPipeline:
@@ -102,9 +104,11 @@ class TextPipeline:
         return prepare_prompt(self._tokenizer, request, value, self._config.context)
 
     def admit(self, job: Job, prepared: object) -> None:
-        """Raises: Exhausted when `max_jobs` are admitted."""
+        """Raises: Exhausted when `max_jobs` are admitted. Those that run ahead of their commit count against
+        their like only: they never keep committed work out."""
         assert isinstance(prepared, TextRequest)
-        if len(self._admitted) >= self._settings.max_jobs:
+        alike = sum(1 for other in self._admitted.values() if other.committed == job.committed)
+        if alike >= self._settings.max_jobs:
             raise Exhausted(
                 f"{self._info.name}: {self._settings.max_jobs} jobs are running",
                 retry_after_s=self._next_end_s(),
@@ -123,14 +127,17 @@ class TextPipeline:
         if self._memory.index is not None:
             state.adopt(self._memory.index)
         if prepared.final:
-            state.reused = state.table.length
+            state.reused = min(state.table.length, state.prompt_length)
 
     def ready(self, job: Job) -> bool:
-        state = _state(job)
-        return not state.finished and state.pending > 0
+        return _state(job).ready
 
     def plan(self, ready: Iterable[Job], budget: Budget) -> Batch | None:
-        chosen = self._planner.choose(ready, budget)
+        first, ready = _peeked(ready)
+        if first is not None and _state(first).ending is not None:
+            return Batch(self._info.name, "end", (first,), 1.0, END)
+        unended = (job for job in ready if _state(job).ending is None)
+        chosen = self._planner.choose(unended, budget)
         rows: list[Row] = []
         for row in self._drafting.add_drafts(chosen, lambda: self._planner.spare(chosen, budget)):
             table = _state(row.job).table
@@ -143,6 +150,10 @@ class TextPipeline:
         return self._planner.batch(rows, budget) if rows else None
 
     def run(self, batch: Batch) -> Iterator[Emission | None]:
+        if batch.work is END:
+            (job,) = batch.rows
+            yield from (Emission(job, chunk) for chunk in self._committer.end(_state(job)))
+            return
         work: Work = batch.work
         states = [_state(job) for job in batch.rows]
         drawing = [i for i, count in enumerate(work.counts) if draws(states[i], count)]
@@ -192,6 +203,13 @@ class TextPipeline:
         rows = max(1, min(len(self._admitted), self._settings.max_rows))
         pace = self._cost.estimate(Batch(self._info.name, "decode", (), rows))
         return max(0.1, left * (pace.median_ms if pace is not UNKNOWN else 50.0) / 1000)
+
+
+def _peeked(jobs: Iterable[Job]) -> tuple[Job | None, Iterable[Job]]:
+    """The first, and all of them."""
+    rest = iter(jobs)
+    first = next(rest, None)
+    return first, chain([first], rest) if first is not None else rest
 
 
 def _state(job: Job) -> TextState:

@@ -17,11 +17,15 @@ MAX_STOP_LENGTH = 64
 
 @dataclass(frozen=True, slots=True)
 class PreparedPrompt:
-    """One revision as token ids; before the final one without what may still change."""
+    """One revision as token ids; without what may still change, where it is neither final nor to be answered.
+
+    ahead: how many tokens of an answer may be generated before the commit.
+    """
 
     number: int
     ids: tuple[int, ...]
     final: bool
+    ahead: int = 0
 
 
 def check_request(request: TextRequest, vocab: int, context: int) -> None:
@@ -72,9 +76,9 @@ def prepare_prompt(
     if not tokenizer.fits(characters, context):
         raise InvalidRequest("prompt", f"{characters} characters are more than {context} tokens can hold")
     messages = [*before, Message("user", revision.text)]
-    if not revision.final:
+    if not revision.final and not revision.answer_tokens:
         return PreparedPrompt(revision.number, tuple(tokenizer.encode_open(messages)[: context - 1]), False)
     ids = tokenizer.encode(tokenizer.render(messages))
     if len(ids) >= context:
         raise InvalidRequest("prompt", f"{len(ids)} tokens with its history; the limit is {context - 1}")
-    return PreparedPrompt(revision.number, tuple(ids), True)
+    return PreparedPrompt(revision.number, tuple(ids), revision.final, revision.answer_tokens)

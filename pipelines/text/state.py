@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from kernels import RowSampling
 from pipelines.errors import WrongState
 from pipelines.messages import FinishReason, Sampling, Usage
+from pipelines.simultaneous.alignment import common_prefix, next_draft
 from pipelines.text.kv_cache import BLOCK, BlockTable
 from pipelines.text.prefix_index import PrefixIndex, next_key
 from pipelines.text.requests import PreparedPrompt
@@ -21,8 +22,10 @@ class TextState:
 
     tokens: the prompt as far as it is known, then the answer. The KV of the first `table.length` of them is
     cached; the rest is to be computed. keys: the tenant's root and the keys of those full blocks that the
-    prefix index knows. final: the prompt is committed, so the answer may begin. broken:
-    the model computed NaN, so nobody may use this KV. given: a text that the answer may resemble.
+    prefix index knows. final: the prompt is committed. ahead: before that, how many tokens of an answer to it
+    as it stands may be generated. ending: why the answer ends, as long as nobody may be told. early: tokens
+    generated ahead. draft: what is known of the answer from earlier revisions. broken: the model computed
+    NaN, so nobody may use this KV. given: a text that the answer may resemble.
     """
 
     sampling: Sampling
@@ -33,6 +36,10 @@ class TextState:
     prompt_length: int = 0
     revision: int = 0
     final: bool = False
+    ahead: int = 0
+    ending: FinishReason | None = None
+    early: int = 0
+    draft: list[int] = field(default_factory=list)
     finished: bool = False
     broken: bool = False
     reused: int = 0
@@ -51,23 +58,49 @@ class TextState:
         """Tokens of the answer so far."""
         return len(self.tokens) - self.prompt_length
 
+    @property
+    def answers(self) -> bool:
+        """Whether tokens are drawn: the prompt is committed, or is answered as it stands."""
+        return self.final or self.ahead > 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to compute or to say."""
+        if self.finished or self.ending is not None:
+            return self.final and not self.finished
+        return self.pending > 0 and (self.final or not 0 < self.ahead <= self.drawn)
+
     def revise(self, prompt: PreparedPrompt) -> None:
-        """Take over a revision: keep the KV of the common beginning, forget the rest.
+        """Take over a revision: keep the KV of the common beginning, forget the rest; an answer ahead becomes
+        the draft of the next. The commit of what is being answered changes nothing but that it may be said.
 
         Raises: WrongState after the final one.
         """
         if self.final:
             raise WrongState("the prompt is committed; it cannot be revised", field="revise")
-        cached = self.table.length
-        common = common_prefix(self.tokens[:cached], prompt.ids)
-        self.rolled_back += cached - common
-        # The last prompt token is computed again even where its KV exists: the answer needs its logits.
-        self.table.crop(min(common, len(prompt.ids) - 1) if prompt.final else common)
-        del self.keys[1 + self.table.length // BLOCK :]
+        self.final = prompt.final
+        if prompt.final and self.ahead and prompt.number == self.revision:
+            self.drafted = self.accepted = self.drawn
+            return
+        self._crop(prompt)
+        self.draft = next_draft(self.tokens[self.prompt_length :], self.draft)
+        if self.drawn:
+            self.stream = self.stream.fresh()
+        if prompt.final:
+            self.drafted = self.accepted = 0
         self.tokens = list(prompt.ids)
         self.prompt_length = len(self.tokens)
-        self.revision = prompt.number
-        self.final = prompt.final
+        self.revision, self.ahead, self.ending = prompt.number, prompt.ahead, None
+        self.expect(self.draft)
+
+    def _crop(self, prompt: PreparedPrompt) -> None:
+        cached = self.table.length
+        common = common_prefix(self.tokens[:cached], prompt.ids)
+        self.rolled_back += max(0, min(cached, self.prompt_length) - common)
+        # The last prompt token is computed again even where its KV exists: the answer needs its logits.
+        answered = prompt.final or prompt.ahead
+        self.table.crop(min(common, len(prompt.ids) - 1) if answered else common)
+        del self.keys[1 + self.table.length // BLOCK :]
 
     def adopt(self, index: PrefixIndex) -> None:
         """Take KV that other jobs of the tenant have computed, but leave the last token to be computed."""
@@ -132,12 +165,5 @@ class TextState:
             drafted_tokens=self.drafted,
             accepted_tokens=self.accepted,
             rolled_back_tokens=self.rolled_back,
+            wasted_tokens=max(0, self.early - self.accepted),
         )
-
-
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of the longest common beginning."""
-    for place, (a, b) in enumerate(zip(left, right, strict=False)):
-        if a != b:
-            return place
-    return min(len(left), len(right))

@@ -33,12 +33,16 @@ class TextStream:
 
     def __init__(self, stops: Sequence[str], *, strips_space: bool = False) -> None:
         self._stops = tuple(stops)
-        self._strips_space = strips_space
+        self._strips = self._strips_space = strips_space
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self._given = 0
         self._waiting: deque[tuple[int, Drawn]] = deque()
         self._unfinished: list[Drawn] = []
+
+    def fresh(self) -> TextStream:
+        """For another answer with the same stops."""
+        return TextStream(self._stops, strips_space=self._strips)
 
     def push(self, token: Drawn, content: bytes) -> Piece:
         """One more token and the bytes that it stands for."""
