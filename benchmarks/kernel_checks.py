@@ -8,6 +8,7 @@ filled with NaN, so that what reads or leaves anything it should not is found ou
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -92,6 +93,11 @@ def cached(
     return by_head(q, heads.size), cache, pages
 
 
+def firsts(counts: Sequence[int]) -> list[int]:
+    """Where each row begins in a batch without gaps."""
+    return list(itertools.accumulate(counts, initial=0))[:-1]
+
+
 def by_head(x: Tensor, size: int) -> Tensor:
     """`[rows, heads * size]` as `[rows, heads, size]`, strides kept."""
     return x.view(x.shape[0], x.shape[1] // size, size)
@@ -123,7 +129,7 @@ def paged_decode(
 
     q, cache, pages = cached(rig, heads, counts, contexts)
     bits = trees(rig, counts) if tree else None
-    rows = paged_rows(counts, contexts, pages, PAGE, rig.device, window=window, visible=bits)
+    rows = paged_rows(firsts(counts), counts, contexts, pages, PAGE, rig.device, window=window, visible=bits)
     expected = paged_attention(q, cache, rows)
     forget(cache, pages, counts, contexts, window)
     rig.close(fast(q, cache, rows), expected)
@@ -145,7 +151,7 @@ def shared_prefix(
     from kernels.shared_prefix import shared_prefix_decode
 
     q, cache, pages = cached(rig, heads, counts, contexts, shared=prefix // PAGE)
-    rows = paged_rows(counts, contexts, pages, PAGE, rig.device)
+    rows = paged_rows(firsts(counts), counts, contexts, pages, PAGE, rig.device)
     rig.close(shared_prefix_decode(q, cache, rows, prefix), paged_attention(q, cache, rows))
 
 
@@ -157,7 +163,7 @@ def paged_prefill(
     from kernels.paged_prefill import tiles_of
 
     q, cache, pages = cached(rig, heads, counts, contexts)
-    rows = paged_rows(counts, contexts, pages, PAGE, rig.device, window=window)
+    rows = paged_rows(firsts(counts), counts, contexts, pages, PAGE, rig.device, window=window)
     tiles, side = tiles_of(list(counts), heads.queries // heads.kv, rig.device)
     expected = paged_attention(q, cache, rows)
     forget(cache, pages, counts, contexts, window)
@@ -179,7 +185,7 @@ def rms_norm(rig: Rig, tokens: int, width: int) -> None:
 
 def rope_append(rig: Rig, heads: Heads, tokens: int, *, norms: bool) -> None:
     """Queries, and the whole cache, poison included."""
-    from kernels.rope_append import rope_append as fast
+    from kernels.rope import rope_append as fast
 
     every = heads.queries + 2 * heads.kv
     mixed = by_head(rig.strided(tokens, every * heads.size), heads.size)
@@ -207,7 +213,7 @@ def gate(rig: Rig, tokens: int, width: int, act: str) -> None:
 
 def quantised(rig: Rig, rows: int, inputs: int, outputs: int, bits: int, group: int) -> None:
     """Up to 8 rows."""
-    from kernels.quantised_linear import quantised_linear as fast
+    from kernels.quantised_matvec import quantised_linear as fast
 
     weight = quantise(rig.normal(outputs, inputs) / inputs**0.5, bits, group)
     x = rig.strided(rows, inputs)
@@ -216,7 +222,7 @@ def quantised(rig: Rig, rows: int, inputs: int, outputs: int, bits: int, group: 
 
 def drawn(rig: Rig, vocab: int, rows: Sequence[sampling.RowSampling], *, spread: float = 3.0) -> None:
     """Equal tokens, but where the two best scores, or a score and the filter's edge, are within rounding."""
-    from kernels.perturbed_argmax import perturbed_argmax
+    from kernels.drawing import perturbed_argmax
 
     logits = rig.normal(len(rows), vocab, dtype=torch.float32) * spread
     scores = sampling.perturbed(logits.clone(), rows)
@@ -238,12 +244,11 @@ def accepted(rig: Rig, counts: Sequence[int], most: int, *, chain: bool) -> None
             node - 1 if chain or node < 2 else int(torch.randint(node, (1,), generator=rig.generator))
             for node in range(count)
         ]
-    first = [sum(counts[:row]) for row in range(len(counts))]
     arguments = (
         tokens,
         drafted,
         torch.tensor(parent, dtype=torch.int32, device=rig.device),
-        torch.tensor(first, dtype=torch.int32, device=rig.device),
+        torch.tensor(firsts(counts), dtype=torch.int32, device=rig.device),
         torch.tensor(counts, dtype=torch.int32, device=rig.device),
         most,
     )
@@ -269,7 +274,7 @@ def group_norm(
 
 def modulate(rig: Rig, images: int, tokens: int, width: int) -> None:
     """Scale and shift are chunks of one product."""
-    from kernels.modulate import modulate as fast
+    from kernels.modulation import modulate as fast
 
     whole = rig.strided(images * tokens, width)
     x = whole.view(images, tokens, width)
@@ -279,7 +284,7 @@ def modulate(rig: Rig, images: int, tokens: int, width: int) -> None:
 
 def latent_step(rig: Rig, rows: int, order: int, size: int) -> None:
     """Outputs of weight 0 hold NaN: they are not read."""
-    from kernels.latent_step import latent_step as fast
+    from kernels.latents import latent_step as fast
 
     weights = rig.normal(rows, order, dtype=torch.float32)
     weights[:, order - 1] = 0.0
@@ -294,7 +299,7 @@ def latent_step(rig: Rig, rows: int, order: int, size: int) -> None:
 
 def overlap_add(rig: Rig, batch: int, frames: int, length: int, hop: int, *, normalise: bool) -> None:
     """Overlapping, touching and gapped frames."""
-    from kernels.overlap_add import overlap_add as fast
+    from kernels.overlap import overlap_add as fast
 
     sound = rig.normal(batch, frames, length)
     window = torch.hann_window(length, device=rig.device)

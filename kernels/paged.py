@@ -40,6 +40,7 @@ class PagedRows:
 
 
 def paged_rows(
+    firsts: Sequence[int],
     counts: Sequence[int],
     contexts: Sequence[int],
     pages: Sequence[Sequence[int]],
@@ -49,11 +50,11 @@ def paged_rows(
     window: int = 0,
     visible: Sequence[int] | None = None,
 ) -> PagedRows:
-    """From numbers on the host, in one transfer. `visible`: one whole number a query, see `PagedRows`."""
+    """From numbers on the host, in one transfer. `visible`: one whole number a query, in the order of the
+    rows (which then lie packed without gaps), see `PagedRows`."""
     width = max((len(row) for row in pages), default=0) or 1
-    firsts = [sum(counts[:row]) for row in range(len(counts))]
     table = [[*row, *[0] * (width - len(row))] for row in pages]
-    numbers = [firsts, list(counts), list(contexts), *table]
+    numbers = [list(firsts), list(counts), list(contexts), *table]
     flat = torch.tensor([value for row in numbers for value in row], dtype=torch.int32).to(device)
     first, count, context = flat[: 3 * len(counts)].view(3, -1)
     position = None

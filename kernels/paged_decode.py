@@ -184,10 +184,11 @@ def _decode(
         WIDEN,
     )
     place = (token * (kv_heads * GROUP) + head) * parts + number
+    total = tl.where(total == 0.0, 1.0, total)
     tl.store(sums + place, best + tl.log(total), mask=live)
     tl.store(
         out + place[:, None] * SIZE + d[None, :],
-        found / tl.where(total == 0.0, 1.0, total)[:, None],
+        found / total[:, None],
         mask=live[:, None] & (d < SIZE)[None, :],
     )
 

@@ -9,6 +9,7 @@ Layouts and specification as in `kernels.paged`. Trees (`visible`) are for `page
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -103,7 +104,7 @@ def _prefill(
     )
 
 
-def tiles_of(counts: list[int], group: int, device: torch.device) -> tuple[Tensor, int]:
+def tiles_of(counts: Sequence[int], group: int, device: torch.device) -> tuple[Tensor, int]:
     """(int32 `[tiles, 2]`: row and first new token of each tile; query rows of a tile). A tile holds whole
     groups of query heads."""
     side = max(
@@ -114,14 +115,17 @@ def tiles_of(counts: list[int], group: int, device: torch.device) -> tuple[Tenso
     return torch.tensor(tiles, dtype=torch.int32).view(-1, 2).to(device), side
 
 
-def paged_prefill(q: Tensor, cache: Tensor, rows: PagedRows, tiles: Tensor, side: int) -> Tensor:
-    """`kernels.paged.paged_attention`; `tiles` and `side` of `tiles_of`, once a slice. Every token of q
-    belongs to a row."""
+def paged_prefill(
+    q: Tensor, cache: Tensor, rows: PagedRows, tiles: Tensor, side: int, out: Tensor | None = None
+) -> Tensor:
+    """`kernels.paged.paged_attention`; `tiles` and `side` of `tiles_of`, once a slice. Written
+    into `out` where given; tokens of no row are left as they are."""
     assert rows.visible is None
     tokens, heads, size = q.shape
     kv_heads = cache.shape[0] // 2
     group = heads // kv_heads
-    out = q.new_empty(tokens, heads * size)
+    if out is None:
+        out = q.new_empty(tokens, heads * size)
     if not tiles.shape[0]:
         return out
     _prefill[(tiles.shape[0], kv_heads)](

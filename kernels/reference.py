@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.paged_plan import PagedPlan
+
 # Up to this context decoding rows are gathered and computed together; beyond, the copy costs more than calls.
 TOGETHER_CONTEXT = 256
 
@@ -22,7 +24,7 @@ TOGETHER_CONTEXT = 256
 class Span:
     """One row of a packed batch: `count` new tokens from packed index `first` on, the last of which sees
     `context` tokens (itself included). `slots` are the context's places in the cache: a slice where they
-    lie in one piece, which is read in place, or int64 `[context]`.
+    lie in one piece, which is read in place, or int64 `[context]`, on the host or on the cache's device.
     """
 
     first: int
@@ -44,18 +46,19 @@ class Together:
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
     """How the rows of one slice attend; the same in every layer. `masks`: one a span, additive
-    `[count, context]`, None where the causal triangle or nothing is masked."""
+    `[count, context]`, None where the causal triangle or nothing is masked. `paged`: the kernels' own plan,
+    which then stands for all the rest."""
 
     spans: tuple[Span, ...]
     masks: tuple[Tensor | None, ...]
     together: Together | None
+    paged: PagedPlan | None = None
 
 
 def plan_attention(spans: Sequence[Span], cache: Tensor, window: int = 0) -> AttentionPlan:
     """Decide once a slice what `attend` does in each layer; `cache` gives dtype and device. window: how many
     tokens a query sees, itself included (Beltagy et al., 2020), 0 for all."""
-    if window:
-        spans = [_within(span, window) for span in spans]
+    spans = [_within(_placed(span, cache.device), window) for span in spans]
     short = [span for span in spans if span.count == 1 and span.context <= TOGETHER_CONTEXT]
     if len(short) < 2:
         short = []
@@ -65,8 +68,17 @@ def plan_attention(spans: Sequence[Span], cache: Tensor, window: int = 0) -> Att
     return AttentionPlan(alone, tuple(_mask(span, cache, window) for span in alone), together)
 
 
+def _placed(span: Span, device: torch.device) -> Span:
+    """Its slots on the device."""
+    if isinstance(span.slots, slice) or span.slots.device == device:
+        return span
+    return Span(span.first, span.count, span.context, span.slots.to(device))
+
+
 def _within(span: Span, window: int) -> Span:
     """Without what no query of the row sees."""
+    if not window:
+        return span
     context = min(span.context, window + span.count - 1)
     if isinstance(span.slots, slice):
         return Span(span.first, span.count, context, slice(span.slots.stop - context, span.slots.stop))

@@ -30,8 +30,8 @@ def rope_append(
     keys = cache.shape[0] // 2
     if norms is not None:
         query, key, eps = norms
-        mixed[:, :heads] = rms_norm(mixed[:, :heads], query, eps)
-        mixed[:, heads : heads + keys] = rms_norm(mixed[:, heads : heads + keys], key, eps)
+        mixed[:, :heads].copy_(rms_norm(mixed[:, :heads], query, eps))
+        mixed[:, heads : heads + keys].copy_(rms_norm(mixed[:, heads : heads + keys], key, eps))
     rotate_(mixed[:, : heads + keys], rotation)
     append(cache, slots, mixed[:, heads:])
 

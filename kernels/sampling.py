@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels import timings
+
 _MASK = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 
@@ -73,7 +75,7 @@ def draw(logits: Tensor, rows: Sequence[RowSampling]) -> list[Drawn]:
     peak, chosen = logits.max(-1)
     drawing = [i for i, row in enumerate(rows) if not row.plain]
     if drawing:
-        chosen[drawing] = perturbed_argmax(logits[drawing], [rows[i] for i in drawing])
+        chosen[drawing] = _drawn_ids(logits[drawing], [rows[i] for i in drawing])
     columns = [chosen.double().unsqueeze(1), peak.double().unsqueeze(1)]
     alternatives = max(row.logprobs for row in rows)
     if alternatives >= 0:
@@ -92,6 +94,14 @@ def _drawn(values: list[float], row: RowSampling, alternatives: int) -> Drawn:
     return Drawn(
         int(values[0]), finite, values[2], tuple((int(i), v) for i, v in zip(ids, logs, strict=True))
     )
+
+
+def _drawn_ids(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
+    if timings.chosen("perturbed_argmax", logits, len(rows)):
+        from kernels import drawing
+
+        return drawing.perturbed_argmax(logits, rows)
+    return perturbed_argmax(logits, rows)
 
 
 def perturbed_argmax(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:

@@ -14,7 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import AttentionPlan, Linear, append, attend, linear, linear_add, rms_norm, rotate_
+from kernels import (
+    AttentionPlan,
+    Linear,
+    add_rms_norm,
+    attend,
+    gate_multiply,
+    linear,
+    linear_add,
+    linear_add_norm,
+    rms_norm,
+    rope_append,
+)
 from pipelines.text.config import ExpertsConfig, ModelConfig
 
 
@@ -121,28 +132,24 @@ class Decoder:
         normed = rms_norm(x, layer.attention_norm, self._eps)
         mixed = linear(normed, layer.query_key_value)
         mixed = mixed.view(x.shape[0], -1, config.head_dim)
+        norms = None
         if layer.query_norm is not None and layer.key_norm is not None:
-            queries, keys = mixed[:, : config.heads], mixed[:, config.heads : config.heads + config.kv_heads]
-            queries.copy_(rms_norm(queries, layer.query_norm, self._eps))
-            keys.copy_(rms_norm(keys, layer.key_norm, self._eps))
-        rotate_(mixed[:, : config.heads + config.kv_heads], rotation)
-        append(cache, packed.slots, mixed[:, config.heads :])
+            norms = (layer.query_norm, layer.key_norm, self._eps)
+        rope_append(mixed, rotation, cache, packed.slots, config.heads, norms)
         attended = attend(mixed[:, : config.heads], cache, packed.attention[layer.window])
         if layer.attended_norm is None:
-            x = linear_add(attended, layer.attended, x)
+            x, normed = linear_add_norm(attended, layer.attended, x, layer.mlp_norm, self._eps)
         else:
-            x = x + rms_norm(linear(attended, layer.attended), layer.attended_norm, self._eps)
-        normed = rms_norm(x, layer.mlp_norm, self._eps)
+            out = rms_norm(linear(attended, layer.attended), layer.attended_norm, self._eps)
+            x, normed = add_rms_norm(out, x, layer.mlp_norm, self._eps)
         if isinstance(layer.mlp, FeedForward) and layer.mlp_out_norm is None:
             return linear_add(self._gated(normed, layer.mlp), layer.mlp.down, x)
         out = self._feed_forward(normed, layer.mlp)
         return x + (out if layer.mlp_out_norm is None else rms_norm(out, layer.mlp_out_norm, self._eps))
 
     def _gated(self, x: Tensor, weights: FeedForward) -> Tensor:
-        gate, up = linear(x, weights.gate_up).chunk(2, dim=-1)
-        if self.config.activation == "gelu":
-            return F.gelu(gate, approximate="tanh").mul_(up)
-        return F.silu(gate).mul_(up)
+        act = "gelu_tanh" if self.config.activation == "gelu" else "silu"
+        return gate_multiply(linear(x, weights.gate_up), act)
 
     def _feed_forward(self, x: Tensor, weights: FeedForward | Experts) -> Tensor:
         if isinstance(weights, FeedForward):

@@ -35,9 +35,7 @@ def pack(
         assert reserved, "the plan has reserved this"
         start, known = state.table.length, state.table.length + count
         end = known + len(draft)
-        places = state.table.places(0, end)
-        seen = places if isinstance(places, slice) else places.to(device)
-        spans.append(Span(len(ids), end - start, end, seen))
+        spans.append(Span(len(ids), end - start, end, state.table.places(0, end)))
         ids += state.tokens[start:known]
         ids += draft
         positions += range(start, end)

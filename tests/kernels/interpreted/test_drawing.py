@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks import kernel_checks as checks
 from benchmarks.kernel_checks import poisoned_memory, rig
-from kernels.perturbed_argmax import perturbed_argmax
+from kernels.drawing import perturbed_argmax
 from kernels.sampling import RowSampling
 
 MIXED = [
