@@ -1,8 +1,10 @@
 """The denoising loop: one model evaluation over rows at different steps, prompts, guidance and samplers.
 
-Rows share only their size. An evaluation reads the rows' states and writes none; `advance`, the commit,
-applies each row's own sampler. Guidance takes one pass (negative prompts first, then prompts; Ho and
-Salimans 2022) and is skipped for rows with guidance at most 1.
+Rows share only their size and how much of the network they need. An evaluation reads the rows' states and
+writes none; `advance`, the commit, applies each row's own sampler, and after it at once the steps that the
+row's cache predicts, up to the next that needs the network: so no row waits for another's skips. Guidance
+takes one pass (negative prompts first, then prompts; Ho and Salimans 2022) and is skipped for rows with
+guidance at most 1.
 """
 
 from __future__ import annotations
@@ -12,49 +14,90 @@ from dataclasses import dataclass
 
 import torch
 
-from pipelines.image.backbones.base import Backbone, Conditioning
+from pipelines.image.backbones.base import Backbone
 from pipelines.image.lora import applied
-from pipelines.image.samplers import model_input, stepped
+from pipelines.image.samplers import stepped
 from pipelines.image.state import ImageState
+from pipelines.image.step_cache.base import Decision, Observation
+from pipelines.image.step_cache.call import Call, Projections, carrying
+from pipelines.image.step_cache.text import computed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Evaluated:
-    """What the network was given and said for one row, float32 (1, channels, height, width)."""
+    """One row's evaluation. texts: keys and values of its prompts, for each pass, None where known."""
 
-    model_input: torch.Tensor
-    output: torch.Tensor
+    decision: Decision
+    seen: Observation
+    texts: tuple[Projections | None, ...]
 
     @property
     def finite(self) -> bool:
         """False where the model computed NaN or infinity."""
-        return bool(torch.isfinite(self.output).all())
+        return bool(torch.isfinite(self.seen.output).all())
 
 
-def evaluate(backbone: Backbone, rows: Sequence[ImageState]) -> list[Evaluated]:
-    """One evaluation for each row, guidance applied. Writes to no state."""
-    scaled = [model_input(row.sampler, row.latents, row.step) for row in rows]
-    times = [float(row.sampler.timesteps[row.step]) for row in rows]
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """What a step was given and made of it, kept for a preview."""
+
+    step: int
+    model_input: torch.Tensor
+    output: torch.Tensor
+
+
+def evaluate(backbone: Backbone, rows: Sequence[ImageState], decision: Decision) -> list[Evaluated]:
+    """One evaluation for each row, FULL or PARTIAL for all, guidance applied. Writes to no state."""
+    scaled = [row.model_input for row in rows]
     guided = [index for index, row in enumerate(rows) if row.plan.guided]
-    order = [*guided, *range(len(rows))]  # negative prompts of the guided rows, then all prompts
-    conditioning = [_conditioning(rows[i], 0) for i in guided] + [_conditioning(row, -1) for row in rows]
-    latents = torch.cat([scaled[i] for i in order]).to(next(backbone.network.parameters()))
-    wanted_times = torch.tensor([times[i] for i in order], device=latents.device)
-    with applied([rows[i].plan.loras for i in order], latents.device):
-        raw = backbone.evaluate(latents, wanted_times, conditioning).float()
-    outputs = list(torch.split(raw[len(guided) :], 1))
-    for place, index in enumerate(guided):
-        negative = raw[place : place + 1]
-        outputs[index] = negative + rows[index].plan.guidance * (outputs[index] - negative)
-    return [Evaluated(*pair) for pair in zip(scaled, outputs, strict=True)]
+    # Negative prompts of the guided rows, then all prompts; (row, which of its passes).
+    order = [*((index, 0) for index in guided), *((index, -1) for index in range(len(rows)))]
+    latents = torch.cat([scaled[index] for index, _ in order]).to(next(backbone.network.parameters()))
+    times = [float(rows[index].sampler.timesteps[rows[index].step]) for index, _ in order]
+    loras = [rows[index].plan.loras for index, _ in order]
+    call = _call(rows, order, decision)
+    with carrying(call), applied(loras, latents.device):
+        conditioning = [rows[index].conditioning_of(which) for index, which in order]
+        raw = backbone.evaluate(latents, torch.tensor(times, device=latents.device), conditioning).float()
+    texts = computed(call)
+    evaluated: list[Evaluated] = []
+    for index, row in enumerate(rows):
+        places = [place for place, (owner, _) in enumerate(order) if owner == index]
+        outputs = [raw[place : place + 1] for place in places]
+        output = outputs[-1]
+        if row.plan.guided:
+            output = outputs[0] + row.plan.guidance * (outputs[1] - outputs[0])
+        deep = call.seen_deep[places] if call.seen_deep is not None and row.wants_deep else None
+        seen = Observation(scaled[index], output, deep)
+        evaluated.append(Evaluated(decision, seen, tuple(texts[place] for place in places)))
+    return evaluated
 
 
-def advance(row: ImageState, evaluated: Evaluated) -> None:
-    """Commit of one row: its sampler's step."""
-    row.latents = stepped(row.sampler, evaluated.output, row.step, row.latents, row.generator)
-    row.step += 1
+def advance(row: ImageState, evaluated: Evaluated) -> Shown | None:
+    """Commit of one row: its sampler's step, and those that need no network. The last of them that a preview
+    is due for."""
+    seen, shown = evaluated.seen, None
+    row.keep_texts(evaluated.texts)
+    if evaluated.decision is Decision.PARTIAL:
+        row.skipped += 1
+    else:
+        row.observe(seen)
+    while True:
+        if row.preview_due:
+            shown = Shown(row.step, seen.model_input, seen.output)
+        row.latents = stepped(row.sampler, seen.output, row.step, row.latents, row.generator)
+        row.step += 1
+        if row.step == row.evaluations or row.decision is not Decision.PREDICT:
+            return shown
+        seen = Observation(row.model_input, row.predicted())
+        row.skipped += 1
 
 
-def _conditioning(row: ImageState, which: int) -> Conditioning:
-    assert row.conditioning is not None
-    return row.conditioning[which]
+def _call(rows: Sequence[ImageState], order: Sequence[tuple[int, int]], decision: Decision) -> Call:
+    """What the network is told beside its inputs."""
+    texts = tuple(rows[index].texts[which] for index, which in order)
+    if decision is Decision.FULL:
+        return Call(texts, keep_deep=any(row.wants_deep for row in rows))
+    deep = [row.predicted_deep() for row in rows]
+    pieces = [deep[index][which : which + 1 or None] for index, which in order]
+    return Call(texts, deep=torch.cat(pieces))

@@ -1,15 +1,15 @@
 """Images: continuous batching of diffusion at the grain of one model evaluation.
 
 A job goes through these kinds of slice: "start" (the image that it starts from, if any), "encode" (its
-prompts, once), "denoise" (one model evaluation, for
-as many rows of the same size as the budget allows, whatever their step), "decode" (the VAE). A row joins at
-any evaluation and leaves after its last.
+prompts, once), "denoise" (one model evaluation, for as many rows of the same size as the budget allows,
+whatever their step, and the steps that their caches predict after it), "shallow" (the same with a part of
+the network, where a cache wants that), "decode" (the VAE). A row joins at any evaluation and leaves after
+its last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from pipelines.contract import Batch, Budget, Emission, Estimate, Job
 from pipelines.cost import UNKNOWN, CostModel
 from pipelines.errors import Exhausted, InvalidRequest
 from pipelines.image import slices
+from pipelines.image.affordable import affordable
 from pipelines.image.loader import Components, load_components
 from pipelines.image.points import make_preemptible
 from pipelines.image.preview import fit_preview
@@ -28,18 +29,25 @@ from pipelines.image.samplers import SAMPLERS, class_of, first_step, new_sampler
 from pipelines.image.settings import ImageSettings
 from pipelines.image.start import draw
 from pipelines.image.state import ImageState, state_of
+from pipelines.image.step_cache.base import Decision
+from pipelines.image.step_cache.levels import StepCaches
+from pipelines.image.step_cache.masks import Masks, read_masks
+from pipelines.image.step_cache.shallow import split
+from pipelines.image.step_cache.text import keep_text_projections
 from pipelines.messages import ImageRequest, Input, ModelInfo, Request
 
 _LEAST_WAIT_S: Final = 0.5
-_FEWEST_STEPS: Final = 8
 _LOOK_AHEAD: Final = 64
+_EVALUATIONS: Final = {"denoise": Decision.FULL, "shallow": Decision.PARTIAL}
 
 
 class ImagePipeline:
     """One diffusion model behind `pipelines.contract.Pipeline`. Owner: the executor thread, but for
     `prepare`, which any thread may call."""
 
-    def __init__(self, name: str, parts: Components, settings: ImageSettings) -> None:
+    def __init__(
+        self, name: str, parts: Components, settings: ImageSettings, masks: Masks | None = None
+    ) -> None:
         self._parts = parts
         self._settings = settings
         self._checker = Checker(parts, settings)
@@ -58,6 +66,9 @@ class ImagePipeline:
             schedulers=SAMPLERS,
             loras=parts.loras.names,
         )
+        share = split(parts.backbone.network)
+        self._caches = StepCaches(settings.step_cache, masks, share)
+        keep_text_projections(parts.backbone.network)
         make_preemptible(parts.backbone.network, parts.vae.module, *parts.backbone.encoders)
 
     @classmethod
@@ -68,7 +79,7 @@ class ImagePipeline:
         """
         settings = settings or ImageSettings()
         with torch.inference_mode():
-            return cls(name, load_components(folder, settings), settings)
+            return cls(name, load_components(folder, settings), settings, read_masks(folder))
 
     @property
     def info(self) -> ModelInfo:
@@ -98,10 +109,8 @@ class ImagePipeline:
                 f"{self._info.name} works on {self._settings.max_jobs} images already",
                 retry_after_s=self._next_free_s(),
             )
-        plan = self._affordable(prepared)
-        job.state = self._state(plan)
-        if plan.steps < prepared.steps:
-            job.state.quality = f"{plan.steps} of {prepared.steps} steps"
+        plan, quality = affordable(prepared, len(self._jobs) / self._settings.max_jobs)
+        job.state = self._state(plan, quality)
         self._jobs[job.id] = job
 
     def update(self, job: Job, prepared: object) -> None:
@@ -122,7 +131,7 @@ class ImagePipeline:
             return None
         kind = state_of(rows[0]).phase
         batch = self._grow(kind, rows, budget)
-        if kind == "denoise":
+        if kind in _EVALUATIONS:
             return self._newcomers(batch, rows, budget) or batch
         return batch
 
@@ -132,8 +141,8 @@ class ImagePipeline:
             return slices.start(self._parts, batch.rows)
         if batch.kind == "encode":
             return slices.encode(self._parts, batch.rows)
-        if batch.kind == "denoise":
-            return slices.evaluate(self._parts, self._preview, batch.rows)
+        if batch.kind in _EVALUATIONS:
+            return slices.evaluate(self._parts, self._preview, batch.rows, _EVALUATIONS[batch.kind])
         return slices.decode(self._parts, batch.rows)
 
     def estimate(self, batch: Batch) -> Estimate:
@@ -143,12 +152,15 @@ class ImagePipeline:
         self._cost.observe(batch, device_ms)
 
     def leased(self, job: Job) -> int:
-        """Bytes of the conditioning, which can be made again; latents are small and are kept."""
-        return sum(each.bytes for each in state_of(job).conditioning or ())
+        """Bytes of the conditioning and of what was computed of it, which can be made again; latents and
+        what a step cache remembers are kept."""
+        state = state_of(job)
+        return sum(each.bytes for each in state.conditioning or ()) + state.text_bytes
 
     def evict(self, job: Job) -> None:
         """The conditioning goes; the job's next slice makes it again."""
         state_of(job).conditioning = None
+        state_of(job).forget_texts()
 
     def release(self, job: Job) -> None:
         del self._jobs[job.id]
@@ -176,7 +188,7 @@ class ImagePipeline:
         for job in rows[1:]:
             if state_of(job).phase not in ("start", "encode") or not _same_size(rows[0], job):
                 continue
-            together = self._batch("denoise", (*batch.rows, *riders, job))
+            together = self._batch(batch.kind, (*batch.rows, *riders, job))
             if len(together.rows) > self._settings.max_rows or not self._fits(together, budget):
                 break
             riders.append(job)
@@ -193,14 +205,7 @@ class ImagePipeline:
 
     # --- admission --------------------------------------------------------------------------------------
 
-    def _affordable(self, plan: ImagePlan) -> ImagePlan:
-        """Quality yields before service does: with half of `max_jobs` at work, an image whose client allows
-        it takes half of its steps, though not fewer than eight."""
-        if not plan.may_lower or 2 * len(self._jobs) < self._settings.max_jobs:
-            return plan
-        return replace(plan, steps=min(plan.steps, max(_FEWEST_STEPS, plan.steps // 2)))
-
-    def _state(self, plan: ImagePlan) -> ImageState:
+    def _state(self, plan: ImagePlan, quality: str) -> ImageState:
         """Before the first slice."""
         parts = self._parts
         first = 0
@@ -211,7 +216,10 @@ class ImagePipeline:
         latents = start.latents
         if start.init is None:
             latents = latents * float(getattr(sampler, "init_noise_sigma", 1.0))
-        return ImageState(plan, sampler, latents, start.generator, start.init, first, step=first)
+        cache = self._caches.cache(plan.cache_level, plan.steps, first)
+        return ImageState(
+            plan, sampler, latents, start.generator, start.init, first, cache, step=first, quality=quality
+        )
 
     def _next_free_s(self) -> float:
         """When the job with the least left to do will be done, if all that are here share the device."""
@@ -219,7 +227,7 @@ class ImagePipeline:
         for job in self._jobs.values():
             state = state_of(job)
             step_ms = self._cost.estimate(self._batch("denoise", (job,))).median_ms
-            left.append((state.evaluations - state.step) * step_ms / 1000)
+            left.append(state.work_left * step_ms / 1000)
         return max(_LEAST_WAIT_S, min(left) * len(left))
 
 
@@ -229,9 +237,9 @@ def _same_size(one: Job, other: Job) -> bool:
 
 
 def _units(kind: str, state: ImageState) -> float:
-    """start, decode: pixels; encode: prompts; denoise: U-Net inputs times latent positions."""
+    """start, decode: pixels; encode: prompts; denoise, shallow: U-Net inputs times latent positions."""
     if kind == "encode":
         return float(state.inputs)
-    if kind == "denoise":
+    if kind in _EVALUATIONS:
         return float(state.inputs * state.latents.shape[2] * state.latents.shape[3])
     return float(state.plan.width * state.plan.height)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipelines.contract import ByteArray
-from pipelines.errors import InvalidRequest, NotFound, Unsupported
+from pipelines.errors import InvalidRequest, NotFound
 from pipelines.image.backbones.base import Pass
 from pipelines.image.loader import Components
 from pipelines.image.lora import Weights
 from pipelines.image.reference import decode_reference
 from pipelines.image.samplers import SAMPLERS
 from pipelines.image.settings import ImageSettings
+from pipelines.image.step_cache.levels import CACHE_LEVELS
 from pipelines.messages import ImageRequest
 
 MAX_STEPS: Final = 150
@@ -43,6 +44,7 @@ class ImagePlan:
     loras: Weights = ()
     init: ByteArray | None = None
     strength: float = 1.0
+    cache_level: str = "off"
 
     @property
     def guided(self) -> bool:
@@ -75,11 +77,7 @@ class Checker:
             )
         _one_of("image.mime", request.mime, MIMES)
         _one_of("image.scheduler", request.scheduler, ("", *SAMPLERS))
-        if request.cache_level != "off":
-            raise Unsupported(
-                f'image.cache_level: only "off" is offered, not {request.cache_level!r}',
-                field="image.cache_level",
-            )
+        _one_of("image.cache_level", request.cache_level, CACHE_LEVELS)
         guidance = request.guidance or self._defaults.guidance
         width = self._side("image.width", request.width, self._own_size[0])
         height = self._side("image.height", request.height, self._own_size[1])
@@ -100,6 +98,7 @@ class Checker:
             loras=self._loras(request.loras),
             init=init,
             strength=request.strength,
+            cache_level=request.cache_level,
         )
 
     def _loras(self, asked: tuple[tuple[str, float], ...]) -> Weights:

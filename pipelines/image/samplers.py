@@ -115,10 +115,23 @@ def _options(function: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(function).parameters)
 
 
+def prediction_kind(sampler: Any) -> str:
+    """What the network predicts: "epsilon" (noise), "sample" (clean), "v_prediction", or "flow_prediction"
+    (noise minus clean)."""
+    config = sampler.config
+    if config.get("use_flow_sigmas") or "FlowMatch" in type(sampler).__name__:
+        return "flow_prediction"
+    kind: str = config.prediction_type
+    return kind
+
+
 def signal_and_noise(sampler: Any, step: int) -> tuple[float, float]:
-    """(a, s) with model input = a * x0 + s * noise, a^2 + s^2 = 1, before step number `step`."""
+    """(a, s) with model input = a * x0 + s * noise before step number `step`; a^2 + s^2 = 1, of a flow
+    a + s = 1."""
     if hasattr(sampler, "sigmas"):
         sigma = float(sampler.sigmas[step])
+        if prediction_kind(sampler) == "flow_prediction":
+            return 1.0 - sigma, sigma
         a = (sigma**2 + 1.0) ** -0.5
         return a, sigma * a
     alpha = float(sampler.alphas_cumprod[int(sampler.timesteps[step])])
@@ -128,7 +141,9 @@ def signal_and_noise(sampler: Any, step: int) -> tuple[float, float]:
 def predicted_clean(sampler: Any, step: int, model_input: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """x0 as the model sees it now; all tensors of the same shape. For previews."""
     a, s = signal_and_noise(sampler, step)
-    kind = sampler.config.prediction_type
+    kind = prediction_kind(sampler)
+    if kind == "flow_prediction":
+        return model_input - s * output
     if kind == "epsilon":
         return (model_input - s * output) / max(a, 1e-4)
     if kind == "v_prediction":

@@ -1,5 +1,5 @@
-"""The kinds of slice: start, encode, denoise, decode. Each computes first, with preemption points and
-without touching a job, and then commits in one go.
+"""The kinds of slice: start, encode, denoise (or its shallow part), decode. Each computes first, with
+preemption points and without touching a job, and then commits in one go.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pipelines.image.lora import Weights, applied
 from pipelines.image.preview import PreviewMap, to_bytes
 from pipelines.image.samplers import predicted_clean
 from pipelines.image.state import ImageState, state_of
+from pipelines.image.step_cache.base import Decision
 from pipelines.interruptible import interruptible, point
 from pipelines.messages import Done, Failed, FinishReason, Usage
 
@@ -49,19 +50,20 @@ def start(parts: Components, jobs: tuple[Job, ...]) -> Steps:
         row.latents, row.init = latents, None
 
 
-def evaluate(parts: Components, preview: PreviewMap, jobs: tuple[Job, ...]) -> Steps:
-    """One model evaluation of each row. A row for which the model computes NaN fails alone."""
+def evaluate(parts: Components, preview: PreviewMap, jobs: tuple[Job, ...], decision: Decision) -> Steps:
+    """One model evaluation of each row, and the predicted steps after it. A row for which the model computes
+    NaN fails alone."""
     rows = [state_of(job) for job in jobs]
-    evaluated = yield from _points(lambda: denoise.evaluate(parts.backbone, rows))
+    evaluated = yield from _points(lambda: denoise.evaluate(parts.backbone, rows, decision))
     emissions: list[Emission] = []
     for job, row, result in zip(jobs, rows, evaluated, strict=True):
         if not result.finite:
             row.done = True
             emissions.append(Emission(job, _broken(row)))
             continue
-        if _preview_due(row):
-            emissions.append(Emission(job, _preview(preview, row, result)))
-        denoise.advance(row, result)
+        shown = denoise.advance(row, result)
+        if shown is not None:
+            emissions.append(Emission(job, _preview(preview, row, shown)))
     yield from emissions
 
 
@@ -79,7 +81,7 @@ def decode(parts: Components, jobs: tuple[Job, ...]) -> Steps:
             emissions.append(Emission(job, _broken(row)))
             continue
         image = RawImage(picture, (row.plan.width, row.plan.height), row.plan.steps, row.plan.steps, True)
-        usage = Usage(evaluations=row.evaluations - row.first)
+        usage = Usage(evaluations=row.evaluations - row.first - row.skipped, evaluations_skipped=row.skipped)
         done = Done(FinishReason.STOP, usage, quality=row.quality)
         emissions += [Emission(job, image), Emission(job, done)]
     yield from emissions
@@ -114,16 +116,10 @@ def _points(call: Callable[[], T]) -> Generator[None, None, T]:
     return (yield from interruptible(call))
 
 
-def _preview_due(row: ImageState) -> bool:
-    """Every `preview_every` evaluations, but not for the last: the image itself follows."""
-    every, made = row.plan.preview_every, row.step + 1
-    return every > 0 and made % every == 0 and made < row.evaluations
-
-
-def _preview(preview: PreviewMap, row: ImageState, result: denoise.Evaluated) -> RawImage:
-    clean = predicted_clean(row.sampler, row.step, result.model_input, result.output)
+def _preview(preview: PreviewMap, row: ImageState, shown: denoise.Shown) -> RawImage:
+    clean = predicted_clean(row.sampler, shown.step, shown.model_input, shown.output)
     size = (row.plan.width, row.plan.height)
-    step = min(row.step + 1, row.plan.steps)
+    step = min(shown.step + 1, row.plan.steps)
     return RawImage(preview.picture(clean), size, step, row.plan.steps, False)
 
 

@@ -14,6 +14,12 @@ from server.services import fields
 ROLES = {types_pb2.ROLE_SYSTEM: "system", types_pb2.ROLE_USER: "user", types_pb2.ROLE_ASSISTANT: "assistant"}
 MIMES = ("image/png", "image/jpeg", "image/webp")
 SCHEDULERS = ("", "ddim", "euler", "dpmpp_2m")
+CACHE_LEVELS = {
+    types_pb2.CACHE_LEVEL_UNSPECIFIED: "off",
+    types_pb2.CACHE_LEVEL_OFF: "off",
+    types_pb2.CACHE_LEVEL_BALANCED: "balanced",
+    types_pb2.CACHE_LEVEL_FAST: "fast",
+}
 MAX_SCOPE_CHARS = 256
 MAX_PROMPT_CHARS = 10_000
 MAX_TOP_K = 1 << 20
@@ -81,6 +87,7 @@ def image(
         preview_every=fields.count(wire, prefix, "preview_every", 0, MAX_STEPS, 4),
         mime=fields.one_of(default_mime, prefix + "mime", MIMES),
         quality=fields.count(wire, prefix, "quality", 1, 100, 90),
+        cache_level=_cache_level(wire, prefix),
         allow_lower_quality=may_lower,
         loras=_loras(wire, prefix, model),
         init_image=_reference(wire, prefix, "init_image"),
@@ -174,13 +181,12 @@ def _strength(wire: types_pb2.ReferenceImage, prefix: str, default: float) -> fl
     return _above_zero(fields.number(wire, prefix, "strength", 0, 1, default), prefix + "strength", 1)
 
 
+def _cache_level(wire: types_pb2.ImageOptions, prefix: str) -> str:
+    fields.known(wire.cache_level, prefix + "cache_level", types_pb2.CacheLevel)
+    return CACHE_LEVELS[wire.cache_level]
+
+
 def _image_not_served(wire: types_pb2.ImageOptions, prefix: str) -> None:
-    level = fields.known(wire.cache_level, prefix + "cache_level", types_pb2.CacheLevel)
-    fields.not_served(
-        level not in (types_pb2.CACHE_LEVEL_UNSPECIFIED, types_pb2.CACHE_LEVEL_OFF),
-        prefix + "cache_level",
-        "only CACHE_LEVEL_OFF is served yet",
-    )
     fields.not_served(
         wire.HasField("control_image"), prefix + "control_image", "control images are not served yet"
     )

@@ -62,11 +62,6 @@ async def test_what_goes_down(channel: grpc.aio.Channel, link: FakeLink) -> None
         (types_pb2.ImageOptions(prompt="x", preview_every=151), "INVALID_ARGUMENT", "image.preview_every"),
         (types_pb2.ImageOptions(prompt="x", cache_level=77), "INVALID_ARGUMENT", "image.cache_level"),  # type: ignore[arg-type]
         (
-            types_pb2.ImageOptions(prompt="x", cache_level=types_pb2.CACHE_LEVEL_FAST),
-            "UNIMPLEMENTED",
-            "image.cache_level",
-        ),
-        (
             types_pb2.ImageOptions(prompt="x", loras=[types_pb2.LoraWeight(name="a")]),
             "NOT_FOUND",
             "image.loras[0].name",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import InvalidRequest, Unsupported, UpbeatError
+from pipelines.errors import InvalidRequest, UpbeatError
 from pipelines.image.pipeline import ImagePipeline
 from pipelines.image.request import ImagePlan
 from pipelines.image.settings import ImageSettings
@@ -40,7 +40,7 @@ BAD: list[tuple[dict[str, Any], type[UpbeatError], str, str]] = [
     ({"quality": 0}, InvalidRequest, "image.quality", "1 to 100"),
     ({"quality": 101}, InvalidRequest, "image.quality", "not 101"),
     ({"scheduler": "pndm"}, InvalidRequest, "image.scheduler", "'dpmpp_2m'"),
-    ({"cache_level": "fast"}, Unsupported, "image.cache_level", "'fast'"),
+    ({"cache_level": "faster"}, InvalidRequest, "image.cache_level", "'faster'"),
 ]
 
 

@@ -1,0 +1,1 @@
+"""Step caching: evaluations of the denoising loop that are predicted instead of computed."""
