@@ -4,6 +4,7 @@ executor and arrivals are the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from pipelines.contract import Job
@@ -32,7 +33,7 @@ class AtAdmission(AtSliceEnds):
 
     def urgency(self, job: Job) -> Urgency:
         """Begun jobs first, oldest first."""
-        return super().urgency(job) if not job.slices else Urgency(0, False, False, 0.0, 0.0, job.id)
+        return super().urgency(job) if not job.slices else Urgency(0, False, False, -math.inf, 0.0, job.id)
 
 
 class InOrder(AtSliceEnds):
@@ -40,7 +41,7 @@ class InOrder(AtSliceEnds):
 
     def urgency(self, job: Job) -> Urgency:
         """By arrival alone."""
-        return Urgency(0, False, False, 0.0, 0.0, job.id)
+        return Urgency(0, False, False, -math.inf, 0.0, job.id)
 
 
 ARMS: dict[str, Callable[[float], Scheduler]] = {

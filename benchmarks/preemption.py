@@ -1,216 +1,166 @@
 """What preemption does for a voice beside images: `python -m benchmarks.preemption [--quick] [--json FILE]`.
 
-The same Poisson arrivals, at a given share of the measured capacity, under four policies: first come first
-served; priorities at admission; at slice ends (token, prompt chunk, denoising step); inside slices (layer,
-block). Embedded models, one torch thread, real time, arms one after the other. REALTIME: a spoken sentence,
-time to its first audio. INTERACTIVE: a chat answer, time to its first token. STANDARD: images. BATCH: long
-prompts. Background throughput is the device time that all work took, against the last arm.
+The same arrivals, at 0.9 of the measured capacity, under four policies: first come first served to the end;
+priorities at admission; at slice ends (token, prompt chunk, denoising step); inside slices (layer, block).
+REALTIME: a spoken sentence that a listener plays. INTERACTIVE: a chat answer. STANDARD: images. BATCH: long
+prompts. Arrivals come in windows; in each window the arms follow one another, in an order that rotates, each
+from rest. Time is a core's CPU time (`timeline`): real models, no waiting. `--setting qllm` is the setting
+of QLLM (2025): 20 % latency-sensitive text, the device saturated. `--trace` takes the arrival times of a
+public trace. `--keep FILE` keeps the raw streams and goes on where an earlier call has stopped.
+
+A gate comes first: what the fourth arm did on fresh pipelines is recorded and done again on others without
+suspension; every emission must be bit-equal, or nothing is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
+import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import torch
 
 from benchmarks.arms import ARMS
-from benchmarks.stats import machine, paired_ratio, percentile
-from pipelines.contract import Budget, Emitted, Job, Pipeline
-from pipelines.device import CpuDevice
+from benchmarks.load import MIX, QLLM_MIX, QUICK, Arrival, Sizes, arrivals, from_trace, poisson
+from benchmarks.preemption_report import ArmFigures, figures, print_rows, ratios
+from benchmarks.stats import machine
+from benchmarks.timeline import PROMISE_MS, Outcome, Run, Stream
+from pipelines.contract import Pipeline
 from pipelines.loading import LoadPlan, load_all
-from pipelines.messages import (
-    Done,
-    ImageRequest,
-    Input,
-    JobClass,
-    PromptRevision,
-    Request,
-    Sampling,
-    SpeechRequest,
-    SpeechText,
-    Submit,
-    TextRequest,
-)
 from server.executor.device_process import settle
-from server.executor.executor import DeviceExecutor
-from server.executor.intake import Intake
+from server.executor.recording import Recording, differences
 from server.executor.scheduler import Scheduler
 
-PROMISE_MS = 25.0
-LOAD = 0.9
-SENTENCE = "The boat is on the water, and the water is calm."
-QUESTION = "Hello! What can you do for me today?"
-FILLER = "the little red boat on the calm green water turns left at noon "
+LOAD, SATURATED = 0.9, 1.5
+PLAN = LoadPlan(transcription=False, max_jobs=4096)
+ALONE = ("voice", "chat")
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A job and when it comes, in seconds from the start."""
+class Bench:
+    """Loaded pipelines and what is asked of them."""
 
-    at_s: float
-    pipeline: str
-    job_class: JobClass
-    request: Request
-    first: Input | None
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.sizes = QUICK if options.quick else Sizes()
+        self.mix = QLLM_MIX if options.setting == "qllm" else MIX
+        self.pipelines: dict[str, Pipeline] = load_all(PLAN)
+        settle()
 
+    def jobs(self, times: list[float], seed: int, mix: dict[str, float] | None = None) -> list[Arrival]:
+        return arrivals(self.pipelines, times, seed, mix or self.mix, self.sizes)
 
-@dataclass(slots=True)
-class Outcome:
-    """Of one arm: seconds by job number."""
+    def gate(self, count: int) -> int:
+        """Replay equality on fresh pipelines, which also warms ours up; returns the suspensions."""
+        recorded = Recording()
+        Run(self.pipelines, Scheduler(PROMISE_MS), self.jobs(_spread(count, 0.04), 1), recorded).go()
+        wrong = differences(recorded.events, load_all(PLAN))
+        if wrong or not recorded.suspensions:
+            sys.exit(f"replay: {wrong} emissions differ, {recorded.suspensions} suspensions")
+        return recorded.suspensions
 
-    first_s: dict[int, float] = field(default_factory=dict)
-    done_s: dict[int, float] = field(default_factory=dict)
-    busy_s: float = 0.0
-    preemptions: int = 0
-    longest_gap_ms: float = 0.0
-
-
-def arrivals(pipelines: dict[str, Pipeline], count: int, rate: float, seed: int) -> list[Arrival]:
-    """Poisson, `rate` a second: 40 % spoken sentences, 30 % chat, 20 % images, 10 % long prompts."""
-    names = {pipeline.info.modality: name for name, pipeline in pipelines.items()}
-    rng = random.Random(seed)
-    found, at_s = [], 0.0
-    for number in range(count):
-        at_s += rng.expovariate(rate)
-        kind = rng.choices(("voice", "chat", "image", "long"), (4, 3, 2, 1))[0]
-        found.append(Arrival(at_s, *_job(kind, names, number)))
-    return found
-
-
-def _job(kind: str, names: dict[str, str], number: int) -> tuple[str, JobClass, Request, Input | None]:
-    if kind == "voice":
-        return names["speech"], JobClass.REALTIME, SpeechRequest(), SpeechText(SENTENCE, True)
-    if kind == "image":
-        image = ImageRequest("a red boat on the water", steps=8, seed=number)
-        return names["image"], JobClass.STANDARD, image, None
-    long = kind == "long"
-    prompt = PromptRevision(1, f"{number} " + (FILLER * 90 if long else QUESTION), True)
-    text = TextRequest((), Sampling(max_tokens=4 if long else 24, seed=number, temperature=0.8))
-    return names["text"], JobClass.BATCH if long else JobClass.INTERACTIVE, text, prompt
-
-
-def run(pipelines: dict[str, Pipeline], scheduler: Scheduler, plan: list[Arrival]) -> Outcome:
-    """All arrivals under one policy, in real time, on this thread."""
-    outcome = Outcome()
-    began_s = time.perf_counter()
-
-    def emit(job: Job, chunk: Emitted) -> None:
-        now_s = time.perf_counter() - began_s
-        outcome.first_s.setdefault(job.id, now_s)
-        if isinstance(chunk, Done):
-            outcome.done_s[job.id] = now_s
-
-    pending: Iterator[tuple[int, Arrival]] = iter(enumerate(plan, 1))
-    upcoming = next(pending, None)
-
-    def arrive() -> bool:
-        nonlocal upcoming
-        while upcoming is not None and upcoming[1].at_s <= time.perf_counter() - began_s:
-            number, each = upcoming
-            turn = f"t{number}"
-            intake.take(
-                Submit(
-                    number,
-                    each.pipeline,
-                    "s",
-                    turn,
-                    "local",
-                    each.job_class,
-                    each.request,
-                    1 << 30,
-                    first=each.first,
-                )
-            )
-            upcoming = next(pending, None)
-        return False
-
-    executor = DeviceExecutor(
-        pipelines, scheduler, CpuDevice(1), Budget(60.0, PROMISE_MS), emit, give_way=arrive
-    )
-    intake = Intake(pipelines, executor.inbox.post)
-    while len(outcome.done_s) < len(plan):
-        arrive()
-        if not executor.step() and upcoming is not None:
-            time.sleep(max(0.0, upcoming[1].at_s - (time.perf_counter() - began_s)))
-    outcome.busy_s = executor.counters.busy_s
-    outcome.preemptions = executor.counters.preemptions
-    outcome.longest_gap_ms = executor.counters.gaps.longest_ms
-    return outcome
-
-
-def waits(plan: list[Arrival], outcome: Outcome, job_class: JobClass) -> list[float]:
-    """Milliseconds to the first chunk of the class's jobs, in order of arrival."""
-    numbered = ((number, each) for number, each in enumerate(plan, 1) if each.job_class is job_class)
-    return [(outcome.first_s[number] - each.at_s) * 1000 for number, each in numbered]
-
-
-def report(plan: list[Arrival], outcomes: dict[str, Outcome]) -> dict[str, dict[str, float]]:
-    """One row an arm, printed and returned."""
-    print(
-        f"{'':26} {'first audio ms':>16} {'first token ms':>16} {'image ms':>10} {'busy s':>7} {'taken':>6}"
-    )
-    print(f"{'':26} {'p50':>7} {'p99':>8} {'p50':>7} {'p99':>8} {'mean':>10}")
-    rows = {}
-    for name, outcome in outcomes.items():
-        voice, chat = (waits(plan, outcome, c) for c in (JobClass.REALTIME, JobClass.INTERACTIVE))
-        images = [
-            (outcome.done_s[n] - each.at_s) * 1000
-            for n, each in enumerate(plan, 1)
-            if each.job_class is JobClass.STANDARD
-        ]
-        row = {
-            "audio_p50_ms": percentile(voice, 0.5),
-            "audio_p99_ms": percentile(voice, 0.99),
-            "token_p50_ms": percentile(chat, 0.5),
-            "token_p99_ms": percentile(chat, 0.99),
-            "image_mean_ms": sum(images) / max(1, len(images)),
-            "busy_s": outcome.busy_s,
-            "preemptions": float(outcome.preemptions),
-        }
-        rows[name] = row
-        times = " ".join(
-            f"{row[key]:{width}.0f}" for key, width in zip(list(row)[:4], (7, 8, 7, 8), strict=True)
+    def capacity(self, count: int) -> float:
+        """Jobs a second of device time, all there at once."""
+        return (
+            count / Run(self.pipelines, Scheduler(PROMISE_MS), self.jobs(_spread(count, 0.0), 2)).go().busy_s
         )
-        print(f"{name:26} {times} {row['image_mean_ms']:10.0f} {row['busy_s']:7.1f} {outcome.preemptions:5}")
-    return rows
+
+    def unloaded(self, count: int) -> dict[str, list[Stream]]:
+        """Voices and chats that meet nobody."""
+        found = {}
+        for kind in (kind for kind in ALONE if kind in self.mix):
+            plan = self.jobs(_spread(count, 6.0), 3, {kind: 1.0})
+            found[kind] = list(Run(self.pipelines, Scheduler(PROMISE_MS), plan).go().streams.values())
+        return found
+
+    def window(self, number: int, size: int, rate: float) -> dict[str, Outcome]:
+        """All arms on one window's arrivals; who begins rotates."""
+        trace: Path | None = self.options.trace
+        times = from_trace(trace, rate, number) if trace else poisson(rate, number)
+        plan = self.jobs(list(islice(times, size)), 100 + number)
+        names = list(ARMS)
+        order = names[number % len(names) :] + names[: number % len(names)]
+        return {name: self._arm(name, plan, f"{number} {name}") for name in order}
+
+    def _arm(self, name: str, plan: list[Arrival], scope: str) -> Outcome:
+        return Run(self.pipelines, ARMS[name](PROMISE_MS), plan, scope=scope).go()
+
+
+def _spread(count: int, gap_s: float) -> list[float]:
+    return [number * gap_s for number in range(count)]
+
+
+def measure(bench: Bench, arrivals_wanted: int, window: int) -> dict[str, object]:
+    """Everything, window by window; what is kept is written after each."""
+    keep: Path | None = bench.options.keep
+    kept = json.loads(keep.read_text()) if keep and keep.exists() else None
+    if kept is None:
+        suspensions = bench.gate(24 if bench.options.quick else 80)
+        alone = {kind: [asdict(s) for s in found] for kind, found in bench.unloaded(12).items()}
+        load = SATURATED if bench.options.setting == "qllm" else LOAD
+        kept = {"rate": load * bench.capacity(60), "load": load, "replayed_suspensions": suspensions}
+        kept |= {"alone": alone, "windows": []}
+    while len(kept["windows"]) * window < arrivals_wanted:
+        number, start = len(kept["windows"]), time.perf_counter()
+        done = bench.window(number, window, kept["rate"])
+        kept["windows"].append({name: asdict(outcome) for name, outcome in done.items()})
+        print(
+            f"window {number}: {window} arrivals, four arms, {time.perf_counter() - start:.0f} s", flush=True
+        )
+        if keep:
+            keep.write_text(json.dumps(kept))
+            if bench.options.one_window:
+                break
+    return dict(kept)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="100 arrivals an arm instead of 600")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="300 small arrivals instead of 3,000")
+    parser.add_argument("--arrivals", type=int, help="how many arrivals, in windows of 300")
+    parser.add_argument("--setting", choices=("mix", "qllm"), default="mix")
+    parser.add_argument("--trace", type=Path, help="times of an Azure (CSV) or ServeGen (JSON lines) trace")
+    parser.add_argument("--keep", type=Path, help="raw streams; an earlier call's are continued")
+    parser.add_argument("--one-window", action="store_true", help="with --keep: stop after one window")
     parser.add_argument("--json", type=Path, help="write the report there")
     options = parser.parse_args()
-    count = 100 if options.quick else 600
-    pipelines = load_all(LoadPlan(transcription=False))
-    settle()
     torch.set_num_threads(1)
+    wanted = options.arrivals or (300 if options.quick else 3000)
     with torch.inference_mode():
-        run(pipelines, Scheduler(PROMISE_MS), arrivals(pipelines, 20, 1e6, seed=1))
-        capacity = 60 / run(pipelines, Scheduler(PROMISE_MS), arrivals(pipelines, 60, 1e6, seed=2)).busy_s
-        plan = arrivals(pipelines, count, LOAD * capacity, seed=3)
-        print(f"{count} arrivals at {LOAD * capacity:.1f} a second, {LOAD:.0%} of the measured capacity")
-        outcomes = {name: run(pipelines, make(PROMISE_MS), plan) for name, make in ARMS.items()}
-    rows = report(plan, outcomes)
-    ours = outcomes["at layers and blocks"]
-    ratios = {}
-    for name in list(ARMS)[:-1]:
-        voice = [waits(plan, outcome, JobClass.REALTIME) for outcome in (outcomes[name], ours)]
-        ratio, low, high = paired_ratio(*voice)
-        ratios[f"first audio, mean, against {name}"] = ratio
-        print(f"first audio against {name}: {ratio:.1f} times sooner [{low:.1f}, {high:.1f}]")
+        kept = measure(Bench(options), wanted, min(300, wanted))
+    rows = figures(kept)
+    print_rows(kept, rows)
     if options.json:
-        settings = {"arrivals": count, "load": LOAD, "promised_ms": PROMISE_MS, "threads": 1}
-        body = {"name": "preemption", "hardware": machine(), "command": machine()["command"]}
-        body |= {"settings": settings, "arms": rows, "ratios": ratios}
-        body |= {"baseline": rows["first come, first served"], "upbeat": rows["at layers and blocks"]}
-        options.json.write_text(json.dumps(body, indent=1) + "\n")
+        options.json.write_text(json.dumps(_report(options, kept, rows), indent=1) + "\n")
+
+
+def _report(
+    options: argparse.Namespace, kept: dict[str, object], rows: dict[str, ArmFigures]
+) -> dict[str, object]:
+    windows = kept["windows"]
+    assert isinstance(windows, list)
+    settings = {
+        "arrivals": sum(len(next(iter(window.values()))["streams"]) for window in windows),
+        "windows": len(windows),
+        "load": kept["load"],
+        "rate_per_s": kept["rate"],
+        "setting": options.setting,
+        "arrival_times": options.trace.stem if options.trace else "poisson",
+        "promised_ms": PROMISE_MS,
+        "threads": 1,
+        "clock": "CPU time of the executor's thread; idle time skipped",
+        "sizes": asdict(QUICK if options.quick else Sizes()),
+        "replayed_suspensions": kept["replayed_suspensions"],
+    }
+    arms = {name: row.values for name, row in rows.items()}
+    body: dict[str, object] = {"name": "preemption", "hardware": machine(), "command": machine()["command"]}
+    body |= {"settings": settings, "arms": arms, "ratios": ratios(kept, rows)}
+    body |= {"baseline": arms["first come, first served"], "upbeat": arms["at layers and blocks"]}
+    return body
 
 
 if __name__ == "__main__":

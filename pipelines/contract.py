@@ -66,11 +66,11 @@ class Emission:
 class Job:
     """One unit of work for one pipeline. Owner: the executor thread.
 
-    `state` is the pipeline's durable state and changes only at a commit. `deadline_s` is on the
-    executor's clock, math.inf for none. `in_slice` is true from plan until the slice has ended. `rank` is
-    the class it stands in now (by inheritance, commitment, being ahead of whom it serves); set when it is
-    offered to the scheduler. Until `ahead_until_s` whom it serves has enough, so that it need not be
-    hurried; a reader has something to read until `read_until_s`.
+    `state` is the pipeline's durable state and changes only at a commit. Times are on the executor's clock.
+    `deadline_s` is the client's, math.inf for none. At `dry_s` whom the job serves has nothing left to hear
+    or to read (-inf before the first output); until `ahead_until_s` so much is left that the job need not
+    be hurried. `in_slice` is true from plan until the slice has ended. `rank` is the class that the job
+    stands in now (by inheritance, commitment, being ahead); set when it is offered to the scheduler.
     """
 
     id: int
@@ -81,8 +81,8 @@ class Job:
     turn_id: str = ""
     arrived_s: float = 0.0
     deadline_s: float = math.inf
+    dry_s: float = -math.inf
     ahead_until_s: float = -math.inf
-    read_until_s: float = -math.inf
     committed: bool = True
     credits: int = 1
     consumer: Job | None = None

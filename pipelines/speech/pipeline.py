@@ -125,12 +125,15 @@ class SpeechPipeline:
         return not state.done and (has_work or state.exhausted)
 
     def plan(self, ready: Iterable[Job], budget: Budget) -> Batch | None:
-        """The most urgent job decides the kind; others of the same kind join while the budget lasts."""
+        """The most urgent job decides the kind; others of the same kind and class join while the budget
+        lasts. Those of a less urgent class do not: rows cost as much together as apart."""
         batch: Batch | None = None
         for job in ready:
             kind, units = _next_slice(_state(job))
             if batch is None:
                 batch = Batch(self._info.name, kind, (job,), units)
+            elif job.rank > batch.rows[0].rank:
+                break
             elif kind == batch.kind:
                 wider = Batch(self._info.name, kind, (*batch.rows, job), batch.units + units)
                 if self._cost.estimate(wider).p90_ms > budget.slice_ms:

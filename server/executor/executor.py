@@ -24,7 +24,18 @@ from functools import partial
 from pipelines.contract import Batch, Budget, Emission, Emitted, Job, Pipeline, Pressure
 from pipelines.device import Device
 from pipelines.errors import UpbeatError
-from pipelines.messages import Cancel, Credits, Done, Failed, Promote, StartTrace, Stats, Stop, TokenChunk
+from pipelines.messages import (
+    Cancel,
+    Credits,
+    Done,
+    Failed,
+    JobClass,
+    Promote,
+    StartTrace,
+    Stats,
+    Stop,
+    TokenChunk,
+)
 from server.executor.counters import Counters
 from server.executor.guard import guarded
 from server.executor.inbox import Arrival, Inbox
@@ -332,7 +343,7 @@ class DeviceExecutor:
             self._endings.append((job, chunk))
             return
         job.credits -= 1
-        if isinstance(chunk, TokenChunk) and job.consumer is None:
+        if isinstance(chunk, TokenChunk) and job.consumer is None and job.job_class <= JobClass.INTERACTIVE:
             read(job, self._clock(), len(chunk.token_ids))
         self._emit_out(job, chunk)
 

@@ -18,13 +18,13 @@ TOKEN_S = 0.03
 
 
 def played(job: Job, now_s: float, buffered_s: float) -> None:
-    """The listener has so much audio left: the deadline of the next chunk."""
-    job.deadline_s = now_s + buffered_s
-    job.ahead_until_s = job.deadline_s - BACK_S if buffered_s > AHEAD_S else -math.inf
+    """The listener has so much audio left."""
+    job.dry_s = now_s + buffered_s
+    job.ahead_until_s = job.dry_s - BACK_S if buffered_s > AHEAD_S else -math.inf
 
 
 def read(job: Job, now_s: float, tokens: int) -> None:
     """So many tokens more have been given to a reader."""
-    job.read_until_s = max(job.read_until_s, now_s) + tokens * TOKEN_S
-    if job.read_until_s - now_s > AHEAD_S:
-        job.ahead_until_s = job.read_until_s - BACK_S
+    job.dry_s = max(job.dry_s, now_s) + tokens * TOKEN_S
+    if job.dry_s - now_s > AHEAD_S:
+        job.ahead_until_s = job.dry_s - BACK_S

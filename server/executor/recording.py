@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.contract import Batch, Emission, Emitted, Job, Pipeline
+import numpy as np
+
+from pipelines.contract import Batch, Emission, Emitted, Job, Pipeline, RawAudio, RawImage
 from pipelines.messages import JobClass, Request
 
 
@@ -91,3 +93,21 @@ def replay(events: list[Event], pipelines: Mapping[str, Pipeline]) -> list[tuple
                 found = [step for step in pipelines[pipeline].run(batch) if isinstance(step, Emission)]
                 emitted.extend((e.job.id, e.chunk) for e in found if e.job.id in wanted_rows)
     return emitted
+
+
+def differences(events: list[Event], fresh: Mapping[str, Pipeline]) -> int:
+    """How many emissions a replay on fresh pipelines gets wrong: 0 is the determinism contract."""
+    wanted = [out for event in events if isinstance(event, Committed) for out in event.emissions]
+    found = replay(events, fresh)
+    pairs = zip(found, wanted, strict=False)
+    wrong = sum(a[0] != b[0] or not same_bits(a[1], b[1]) for a, b in pairs)
+    return wrong + abs(len(found) - len(wanted))
+
+
+def same_bits(one: Emitted, other: Emitted) -> bool:
+    """Whether two emissions are equal to the bit."""
+    if isinstance(one, RawAudio) and isinstance(other, RawAudio):
+        return one.sample_rate == other.sample_rate and np.array_equal(one.samples, other.samples)
+    if isinstance(one, RawImage) and isinstance(other, RawImage):
+        return one.step == other.step and np.array_equal(one.pixels, other.pixels)
+    return one == other

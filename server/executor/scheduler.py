@@ -2,7 +2,9 @@
 
 The specification
   1. Order. Jobs stand by class; inside a class by the rules of `ready`: tenants over their share last, then
-     the earliest deadline, then the tenant that was served least, then the first to come.
+     the earliest deadline, then the tenant that was served least, then the first to come. The deadline is the
+     client's or, in the two urgent classes, the moment at which whom the job serves runs dry, whichever is
+     earlier; before the first output that is the job's arrival.
   2. What can wait stands one class lower, behind every committed job there: work on an uncommitted prompt,
      and work that is ahead of whom it serves (audio of which enough is buffered, text that is yet to be
      read), until that is used up.
@@ -11,9 +13,11 @@ The specification
      quantum earned it goes first for one quantum, whatever is more urgent.
   5. Next. The most urgent of the suspended slices and the ready jobs goes first. A pipeline holds at most
      one suspended slice a class: that one is resumed before its pipeline starts another of the class.
-  6. Giving way. A running slice gives way at a yield to a more urgent class; within the class only to a
-     job of another pipeline whose predicted slack has become negative, with the earlier deadline. Work for
-     the running slice's own pipeline waits for its next slice if that is at most a promised delay away.
+  6. Giving way. A running slice gives way at a yield to a more urgent class, unless that would help nobody:
+     whom the waiting job serves has enough until the slice will have ended, or the slice is itself of an
+     urgent class and will end within half a promised delay. Within the class it gives way only to a job of
+     another pipeline whose predicted slack has become negative, with the earlier deadline. Work for the
+     running slice's own pipeline waits for its next slice if that is at most a promised delay away.
   7. Ageing. A job without a deadline that has waited for its class's patience gets that moment as its
      deadline, so that no stream of later jobs with deadlines goes before it for ever.
   8. Pressure. Memory is taken from jobs that cannot run now, the least urgent first, then from the least
@@ -37,12 +41,9 @@ from server.executor.ready import Place, ReadyQueue
 
 __all__ = ["FLOORS", "Decision", "Resume", "Running", "Scheduler", "Slot", "Start", "Urgency"]
 
-PATIENCE_S = {
-    JobClass.REALTIME: 2.0,
-    JobClass.INTERACTIVE: 10.0,
-    JobClass.STANDARD: 120.0,
-    JobClass.BATCH: 1200.0,
-}
+PATIENCE_S = {JobClass.STANDARD: 120.0, JobClass.BATCH: 1200.0}
+MARGIN_S = 0.05
+"""What is left to hear when work for a listener is begun at the latest."""
 
 
 class Urgency(NamedTuple):
@@ -120,19 +121,19 @@ class Scheduler:
 
     def urgency(self, job: Job) -> Urgency:
         """Rules 1 to 3 and 7."""
-        rank, deadline, ahead_until_s = int(job.job_class), job.deadline_s, job.ahead_until_s
-        consumer = job.consumer
-        while consumer is not None:
-            rank, deadline = min(rank, int(consumer.job_class)), min(deadline, consumer.deadline_s)
-            ahead_until_s = consumer.ahead_until_s
-            consumer = consumer.consumer
-        ahead = not job.committed or ahead_until_s > self._now_s
+        rank, deadline_s, served = int(job.job_class), job.deadline_s, job
+        while served.consumer is not None:
+            served = served.consumer
+            rank, deadline_s = min(rank, int(served.job_class)), min(deadline_s, served.deadline_s)
+        ahead = not job.committed or served.ahead_until_s > self._now_s
+        if rank <= JobClass.INTERACTIVE:
+            deadline_s = min(deadline_s, served.dry_s if served.dry_s > -math.inf else served.arrived_s)
+        elif deadline_s == math.inf and self._patience_ends_s(job) <= self._now_s:
+            deadline_s = self._patience_ends_s(job)
         if ahead:
             rank = min(rank + 1, int(JobClass.BATCH))
-        if deadline == math.inf and self._patience_ends_s(job) <= self._now_s:
-            deadline = self._patience_ends_s(job)
-        tenant = job.tenant
-        return Urgency(rank, ahead, self._tenants.over(tenant), deadline, self._tenants.cost(tenant), job.id)
+        over, cost = self._tenants.over(job.tenant), self._tenants.cost(job.tenant)
+        return Urgency(rank, ahead, over, deadline_s, cost, job.id)
 
     def slice_urgency(self, rows: Iterable[Job]) -> Urgency:
         """That of the most urgent row that is not cancelled."""
@@ -176,7 +177,7 @@ class Scheduler:
             heappush(self._wakes, (soonest, job.id))
 
     def _patience_ends_s(self, job: Job) -> float:
-        return job.arrived_s + PATIENCE_S[job.job_class]
+        return job.arrived_s + PATIENCE_S.get(job.job_class, math.inf)
 
     def is_ready(self, job: Job) -> bool:
         """Whether the job stands in the queue."""
@@ -227,15 +228,19 @@ class Scheduler:
         )
 
     def _beats(self, now_s: float, running: Running, mine: Urgency, pipeline: str, other: Urgency) -> bool:
-        if pipeline == running.slot.pipeline:
-            long = running.overdue or running.remaining_ms > self._delay_ms
-            return other.rank < mine.rank and long
-        if other.rank != mine.rank:
-            return other.rank < mine.rank
-        if other.ahead or other.over or other.deadline_s >= mine.deadline_s:
+        if other.rank > mine.rank:
             return False
-        needed_s = (running.remaining_ms + self._typical_ms.get(pipeline, 0.0)) / 1000
-        return now_s + needed_s > other.deadline_s
+        ends_s = now_s + running.remaining_ms / 1000
+        needed_s = ends_s + self._typical_ms.get(pipeline, 0.0) / 1000
+        if other.rank < mine.rank:
+            if pipeline == running.slot.pipeline:
+                return running.overdue or running.remaining_ms > self._delay_ms
+            if mine.rank <= JobClass.INTERACTIVE and not running.overdue:
+                return running.remaining_ms > self._delay_ms / 2
+            return other.rank > JobClass.INTERACTIVE or needed_s + MARGIN_S > other.deadline_s
+        if pipeline == running.slot.pipeline or other.ahead or other.over:
+            return False
+        return needed_s > other.deadline_s and other.deadline_s < mine.deadline_s
 
     def _heads(self, rank: int, blocked: frozenset[Slot]) -> Iterator[tuple[Slot, Urgency]]:
         """Each pipeline's most urgent job of class `rank` or below that has memory."""

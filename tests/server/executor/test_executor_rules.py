@@ -15,7 +15,6 @@ from pipelines.messages import (
     Failed,
     FinishReason,
     JobClass,
-    Playback,
     PromptRevision,
     TokenChunk,
 )
@@ -150,7 +149,6 @@ def test_rule_5_a_producer_inherits_its_consumers_deadline() -> None:
     voice = bench.submit(R, pipeline="speech", committed=False)
     rival = bench.submit(R, pipeline="text", deadline_in_s=10.0)
     producer = bench.submit(I, pipeline="text", consumer=voice)
-    bench.update(voice, Playback(0, 100))
     bench.run()
     order = [job for job, chunk in bench.out if isinstance(chunk, Done)]
     assert order.index(producer) < order.index(rival)

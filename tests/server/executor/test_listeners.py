@@ -21,7 +21,7 @@ def job() -> Job:
 def test_a_listener_with_enough_buffered_need_not_be_hurried(buffered_s: float, ahead: bool) -> None:
     voice = job()
     played(voice, 7.0, buffered_s)
-    assert voice.deadline_s == 7.0 + buffered_s
+    assert voice.dry_s == 7.0 + buffered_s
     assert (voice.ahead_until_s > 7.0) is ahead
     if ahead:
         assert voice.ahead_until_s == pytest.approx(7.0 + buffered_s - BACK_S)

@@ -62,7 +62,7 @@ def suspended(*rows: Job, remaining_ms: float = 100.0) -> Running:
 
 ORDER = [
     ("class before deadline", [job(1, R), job(2, I, deadline_s=1)], [1, 2]),
-    ("deadline before age", [job(1, I), job(2, I, deadline_s=5), job(3, I, deadline_s=2)], [3, 2, 1]),
+    ("deadline before age", [job(1, S), job(2, S, deadline_s=5), job(3, S, deadline_s=2)], [3, 2, 1]),
     ("age last", [job(2, B), job(1, B)], [1, 2]),
     ("uncommitted one class lower", [job(1, I, committed=False), job(2, I)], [2, 1]),
     ("and behind every committed job there", [job(1, I, committed=False, deadline_s=1), job(2, S)], [2, 1]),
@@ -71,7 +71,7 @@ ORDER = [
     ("consumer's class is inherited", [job(1, S, consumer=job(9, R)), job(2, I)], [1, 2]),
     (
         "consumer's deadline too",
-        [job(1, I, deadline_s=3), job(2, I, consumer=job(9, I, deadline_s=1))],
+        [job(1, S, deadline_s=3), job(2, S, consumer=job(9, S, deadline_s=1))],
         [2, 1],
     ),
 ]
@@ -183,6 +183,42 @@ def test_should_yield(what: str, other: Job, remaining_ms: float, wanted: bool) 
     running = suspended(job(1), remaining_ms=remaining_ms)
     assert scheduler.should_yield(0.0, running, False, ()) is wanted
     assert scheduler.should_yield(0.0, running, True, ()) is False
+
+
+SLACK = [
+    ("a first output hurries", -math.inf, S, 100.0, True),
+    ("who has enough until the slice ends waits", 0.2, S, 100.0, False),
+    ("who has not does not", 0.14, S, 100.0, True),
+    ("an urgent slice that is nearly over is ended", -math.inf, I, DELAY_MS / 2, False),
+    ("but not if it takes longer", -math.inf, I, DELAY_MS / 2 + 1, True),
+    ("and no other class is ended so", -math.inf, S, 1.0, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "dry_s", "running_class", "remaining_ms", "wanted"), SLACK, ids=[row[0] for row in SLACK]
+)
+def test_who_need_not_wait_for_a_slices_end(
+    what: str, dry_s: float, running_class: JobClass, remaining_ms: float, wanted: bool
+) -> None:
+    scheduler = Scheduler(DELAY_MS)
+    voice = job(2, R, pipeline="q")
+    voice.dry_s = dry_s
+    scheduler.tick(0.0)
+    scheduler.offer(voice)
+    running = suspended(job(1, running_class), remaining_ms=remaining_ms)
+    assert scheduler.should_yield(0.0, running, False, ()) is wanted
+
+
+def test_streams_go_by_what_is_left_to_hear_or_read() -> None:
+    """New ones first: nobody has heard anything of them yet."""
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.tick(5.0)
+    near, far, new = job(1, R), job(2, R), job(3, R)
+    near.dry_s, far.dry_s, new.arrived_s = 5.1, 5.2, 4.99
+    for each in (far, near, new):
+        scheduler.offer(each)
+    assert ready(scheduler) == [3, 1, 2]
 
 
 def test_a_suspended_slice_that_becomes_urgent_takes_the_device_back() -> None:
@@ -341,12 +377,12 @@ def test_patience_ends_before_later_jobs_with_deadlines() -> None:
     """Rule 7: without ageing the stream of jobs with deadlines would go first for ever."""
     scheduler = Scheduler(DELAY_MS)
     scheduler.tick(0.0)
-    old = job(1, I)
+    old = job(1, S)
     scheduler.offer(old)
     for number in range(2, 6):
-        scheduler.tick(4.0 * number)
-        newcomer = job(number, I, deadline_s=4.0 * number + 3)
-        newcomer.arrived_s = 4.0 * number
+        scheduler.tick(50.0 * number)
+        newcomer = job(number, S, deadline_s=50.0 * number + 30)
+        newcomer.arrived_s = 50.0 * number
         scheduler.offer(newcomer)
         if number == 2:
             assert ready(scheduler)[0] == 2
@@ -355,14 +391,14 @@ def test_patience_ends_before_later_jobs_with_deadlines() -> None:
 
 def test_a_tenant_over_its_share_waits_whatever_its_deadlines() -> None:
     scheduler = Scheduler(DELAY_MS)
-    flood, modest = job(1, I, tenant="flood", deadline_s=1.0), job(2, I, tenant="modest")
+    flood, modest = job(1, S, tenant="flood", deadline_s=1.0), job(2, S, tenant="modest")
     for each in (flood, modest):
         scheduler.offer(each)
     scheduler.charge(suspended(flood), LEAD_MS, ())
     assert ready(scheduler) == [1, 2]
     scheduler.charge(suspended(flood), 1.0, ())
     assert ready(scheduler) == [2, 1]
-    running = Running(Slot("q", I), (job(3, I, pipeline="q", tenant="modest"),), 1000.0)
+    running = Running(Slot("q", S), (job(3, S, pipeline="q", tenant="modest"),), 1000.0)
     assert not scheduler.should_yield(0.9, running, False, ())
 
 
