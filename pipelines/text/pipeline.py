@@ -61,7 +61,9 @@ class TextPipeline:
         slots = slots_for(pool_tokens(config, decoder.dtype, settings))
         windows = frozenset(config.windows)
         self._memory = KvMemory(decoder.new_cache(slots), windows, prefix_reuse=settings.prefix_reuse)
-        self._drafting = Drafting(config.context)
+        self._drafting = Drafting(
+            settings.drafters, config.vocab, config.eos, config.context, settings.max_chunk
+        )
         self._committer = Committer(name, tokenizer, config.eos, config.context, self._memory.index)
         on_cpu = torch.device(settings.device).type == "cpu"
         self._drawn_at_once = max(1, _DRAWN_SCORES // config.vocab) if on_cpu else settings.max_rows
@@ -139,7 +141,7 @@ class TextPipeline:
         unended = (job for job in ready if _state(job).ending is None)
         chosen = self._planner.choose(unended, budget)
         rows: list[Row] = []
-        for row in self._drafting.add_drafts(chosen, lambda: self._planner.spare(chosen, budget)):
+        for row in self._drafting.add_drafts(chosen, self._planner, budget):
             table = _state(row.job).table
             if self._memory.reserve(table, row.tokens):
                 rows.append(row)
@@ -178,6 +180,7 @@ class TextPipeline:
 
     def observe(self, batch: Batch, device_ms: float) -> None:
         self._cost.observe(batch, device_ms)
+        self._drafting.observe(batch, device_ms)
 
     def leased(self, job: Job) -> int:
         """Blocks that no other job holds."""
@@ -192,6 +195,7 @@ class TextPipeline:
         state = _state(job)
         if self._memory.index is not None and state.drawn and not state.broken:
             state.publish(self._memory.index)
+        self._drafting.leave(state)
         state.table.free()
         self._memory.tidy()
 

@@ -6,13 +6,13 @@ Rules
 2. The prompts share what is left of the slice's budget, most urgent first.
 3. The most urgent job always gets something. Prompts of a less urgent class fill a slice only as far as
    the allowed gap: the next job of the slice's class waits for its end.
-4. Drafted tokens come last, out of what is left of the budget; a slice without room for them has none.
+4. Drafted tokens come last, out of what is left of the budget (`speculation.drafting`).
 5. Layers between two preemption points are as many as fit half the allowed gap by the cost model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -84,9 +84,14 @@ class Planner:
                 chosen.append(Row(job, count))
         return chosen
 
-    def spare(self, rows: Sequence[Row], budget: Budget) -> int:
-        """How many tokens may be drafted beside these rows."""
-        return max(0, self._tokens_within(budget.slice_ms, budget) - sum(row.count for row in rows))
+    def chunk_cost(self, tokens: int) -> Callable[[int], float] | None:
+        """Milliseconds of a slice with a chunk of prompt in it, `tokens` in all, by how many drafted ones are
+        added; None before one was measured."""
+        now, twice = (self._cost.estimate(Batch(self._name, "prefill", (), n)) for n in (tokens, 2 * tokens))
+        if now is UNKNOWN:
+            return None
+        each = max(0.0, twice.median_ms - now.median_ms) / tokens
+        return lambda drafted: now.median_ms + each * drafted
 
     def batch(self, rows: Sequence[Row], budget: Budget) -> Batch:
         """The slice for rows that have their memory."""

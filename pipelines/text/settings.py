@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipelines.text.speculation.drafters import DRAFTERS
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -15,7 +17,7 @@ class TextSettings:
     0 for the model's own or what 1 GiB of KV holds. kv_tokens: size of the KV pool in tokens, 0 for room for
     eight whole contexts or what 1 GiB holds. max_jobs: admitted at a time. max_rows: jobs in one slice.
     max_chunk: prompt tokens in one slice. prefix_reuse: share the KV of equal prompt beginnings inside a
-    tenant.
+    tenant. drafters: what guesses tokens for speculation; empty for plain decoding.
     """
 
     device: str = "cpu"
@@ -26,10 +28,14 @@ class TextSettings:
     max_rows: int = 32
     max_chunk: int = 512
     prefix_reuse: bool = True
+    drafters: tuple[str, ...] = DRAFTERS
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype: {self.dtype!r} is none of {', '.join(DTYPES)}")
+        for name in self.drafters:
+            if name not in DRAFTERS:
+                raise ValueError(f"drafters: {name!r} is none of {', '.join(DRAFTERS)}")
         for name in ("context_tokens", "kv_tokens"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: must not be negative")

@@ -12,7 +12,7 @@ from pipelines.simultaneous.alignment import common_prefix, next_draft
 from pipelines.text.kv_cache import BLOCK, BlockTable
 from pipelines.text.prefix_index import PrefixIndex, next_key
 from pipelines.text.requests import PreparedPrompt
-from pipelines.text.speculation.given import GivenText
+from pipelines.text.speculation.drafters import JobDrafters
 from pipelines.text.stream import TextStream
 
 
@@ -25,7 +25,8 @@ class TextState:
     prefix index knows. final: the prompt is committed. ahead: before that, how many tokens of an answer to it
     as it stands may be generated. ending: why the answer ends, as long as nobody may be told. early: tokens
     generated ahead. draft: what is known of the answer from earlier revisions. broken: the model computed
-    NaN, so nobody may use this KV. given: a text that the answer may resemble.
+    NaN, so nobody may use this KV. given: tokens that the answer may resemble.
+    drafters: follow the tokens, from the first drawn one on.
     """
 
     sampling: Sampling
@@ -44,7 +45,8 @@ class TextState:
     broken: bool = False
     reused: int = 0
     rolled_back: int = 0
-    given: GivenText | None = None
+    given: tuple[int, ...] = ()
+    drafters: JobDrafters | None = None
     drafted: int = 0
     accepted: int = 0
 
@@ -128,7 +130,8 @@ class TextState:
 
     def expect(self, answer: Sequence[int]) -> None:
         """The answer's tokens, from its first on, may be these or resemble them: they become its draft."""
-        self.given = GivenText(answer) if answer else None
+        self.given = tuple(answer)
+        self.drafters = None
 
     def row_sampling(self, draft: Sequence[int] = ()) -> RowSampling:
         """How the token behind the known ones, and behind `draft`, is drawn."""

@@ -9,28 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipelines.text.speculation.drafter import Draft, Rates, copied
+
 WINDOW = 24
-LONGEST_MATCH = 8
+LONGEST_MATCH = 12
 
 
 class GivenText:
-    """One job's given text, as token ids. Owner: the executor thread, through the job's state.
+    """One job's given text, as token ids. Owner: the executor thread, through the job's state."""
 
-    It is a function of the text and of the answer so far: `follow` only catches up.
-    """
-
-    def __init__(self, text: Sequence[int]) -> None:
+    def __init__(self, text: Sequence[int], rates: Rates) -> None:
+        self.rates = rates
         self._text = tuple(text)
         self._place = 0
         self._followed = 0
+        self._end = 0
+        # For how many tokens text and answer agree; where the answer begins they are taken to agree well.
         self.agreed = LONGEST_MATCH
 
     def follow(self, tokens: Sequence[int], prompt_length: int) -> None:
-        """Catch up with the answer, `tokens[prompt_length:]`.
-
-        `agreed` then says for how many tokens text and answer have agreed, at most LONGEST_MATCH; the
-        answer's beginning counts as well agreed.
-        """
+        """Catch up with the answer, `tokens[prompt_length:]`."""
         for end in range(prompt_length + self._followed, len(tokens)):
             if self._place < len(self._text) and self._text[self._place] == tokens[end]:
                 self._place += 1
@@ -38,10 +36,11 @@ class GivenText:
             else:
                 self._place, self.agreed = self._nearest(tokens, prompt_length, end + 1)
         self._followed = len(tokens) - prompt_length
+        self._end = len(tokens)
 
-    def propose(self, most: int) -> tuple[int, ...]:
-        """At most so many tokens that may come next."""
-        return self._text[self._place : self._place + most]
+    def propose(self, most: int) -> Draft:
+        """The text from where it is followed."""
+        return copied(self._end, self._text[self._place : self._place + most], self.agreed, self.rates)
 
     def _nearest(self, tokens: Sequence[int], prompt_length: int, end: int) -> tuple[int, int]:
         """Where in the text to go on after `tokens[:end]`, and how many tokens agree to its left."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.text.speculation.drafter import COPY_GRADES, Rates
 from pipelines.text.speculation.given import LONGEST_MATCH, GivenText
 
 PROMPT = [900, 901]
 TEXT = list(range(20))
+
+
+def sure() -> Rates:
+    return Rates(COPY_GRADES, first_guess=1.0)
 
 
 @pytest.mark.parametrize(
@@ -36,9 +41,9 @@ TEXT = list(range(20))
     ],
 )
 def test_places(answer: list[int], next_tokens: list[int], agreed: int) -> None:
-    at_once, in_steps = GivenText(TEXT), GivenText(TEXT)
+    at_once, in_steps = GivenText(TEXT, sure()), GivenText(TEXT, sure())
     at_once.follow([*PROMPT, *answer], 2)
     for end in range(len(answer) + 1):
         in_steps.follow([*PROMPT, *answer[:end]], 2)
-    assert list(at_once.propose(3)) == list(in_steps.propose(3)) == next_tokens
+    assert list(at_once.propose(3).tokens) == list(in_steps.propose(3).tokens) == next_tokens
     assert at_once.agreed == in_steps.agreed == agreed

@@ -15,6 +15,8 @@ from kernels import Drawn
 from pipelines.contract import Budget, Job
 from pipelines.messages import FinishReason, Sampling
 from pipelines.text.settings import TextSettings
+from pipelines.text.speculation.drafter import Draft, Rates
+from pipelines.text.speculation.drafters import DRAFTERS, JobDrafters
 from tests.text_driver import Driver
 
 Drive = Callable[..., Driver]
@@ -27,6 +29,7 @@ SAMPLINGS = (
     Sampling(max_tokens=24, repetition_penalty=1.3, presence_penalty=0.5),
     Sampling(max_tokens=20, temperature=1.2, seed=6, top_k=20, frequency_penalty=0.4, logprobs=1),
 )
+PLAIN = TextSettings(drafters=())
 Said = tuple[list[int], str, FinishReason, list[float]]
 
 
@@ -42,7 +45,7 @@ def plain() -> dict[tuple[str, Sampling], Said]:
 
 def expected(drive: Drive, plain: dict[tuple[str, Sampling], Said], text: str, how: Sampling) -> Said:
     if (text, how) not in plain:
-        driver = drive(TextSettings())
+        driver = drive(PLAIN)
         job = driver.submit(text, how)
         driver.drain()
         plain[text, how] = said(driver, job)
@@ -63,6 +66,24 @@ def damaged(rng: random.Random, tokens: Sequence[int]) -> list[int]:
         elif chance > 0.05:
             kept.append(token)
     return kept
+
+
+class Adversary:
+    """Sure of itself and mostly wrong: anything, of any length, end tokens too."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rates = Rates(1, first_guess=1.0)
+        self._rng = rng
+        self._place = 0
+
+    def follow(self, tokens: Sequence[int], prompt_length: int) -> None:
+        self._place = len(tokens)
+        self._last = tokens[-1]
+
+    def propose(self, most: int) -> Draft:
+        count = self._rng.randint(0, most)
+        tokens = self._rng.choices((self._last, 0, 1, 319, self._rng.randrange(320)), k=count)
+        return Draft(self._place, tokens, [0] * count, [1.0] * count)
 
 
 def disturbed(driver: Driver, rng: random.Random) -> None:
@@ -89,12 +110,23 @@ def disturbed(driver: Driver, rng: random.Random) -> None:
     max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(st.integers(0, 1_000_000), st.booleans(), st.sampled_from((16, 512)))
+@given(
+    st.integers(0, 1_000_000),
+    st.booleans(),
+    st.sampled_from((16, 512)),
+    st.sampled_from((DRAFTERS, ("copy",), ("ngrams",), ("given",), "adversary")),
+)
 def test_any_draft_in_any_batch_says_the_same(
-    drive: Drive, plain: dict[tuple[str, Sampling], Said], seed: int, prefix_reuse: bool, chunk: int
+    drive: Drive,
+    plain: dict[tuple[str, Sampling], Said],
+    seed: int,
+    prefix_reuse: bool,
+    chunk: int,
+    drafters: tuple[str, ...] | str,
 ) -> None:
     rng = random.Random(seed)
-    driver = drive(TextSettings(prefix_reuse=prefix_reuse, max_chunk=chunk))
+    names = DRAFTERS if isinstance(drafters, str) else drafters
+    driver = drive(TextSettings(prefix_reuse=prefix_reuse, max_chunk=chunk, drafters=names))
     wanted: dict[int, Said] = {}
     for _ in range(rng.randint(1, 5)):
         text, how = rng.choice(PROMPTS), rng.choice(SAMPLINGS)
@@ -105,6 +137,8 @@ def test_any_draft_in_any_batch_says_the_same(
             answer = expected(drive, plain, text, how)
         job = driver.submit(text, how)
         job.state.expect(damaged(rng, answer[0]))
+        if drafters == "adversary":
+            job.state.drafters = JobDrafters([Adversary(rng)])
         wanted[job.id] = answer
     if rng.random() < 0.3:
         cancelled = driver.submit(LONG, SAMPLINGS[0])
@@ -123,7 +157,7 @@ def test_any_draft_in_any_batch_says_the_same(
 
 def test_a_right_draft_is_checked_in_one_pass(drive: Drive) -> None:
     how = Sampling(max_tokens=12, temperature=0.8, seed=3)
-    first = drive()
+    first = drive(PLAIN)
     job = first.submit(PROMPTS[0], how)
     first.drain()
     answer = first.tokens(job)
@@ -142,7 +176,7 @@ def test_a_right_draft_is_checked_in_one_pass(drive: Drive) -> None:
 
 
 def test_an_end_token_inside_a_draft_ends_the_answer(drive: Drive) -> None:
-    first = drive()
+    first = drive(PLAIN)
     job = first.submit(PROMPTS[0], Sampling(max_tokens=12))
     first.drain()
     answer = first.tokens(job)
@@ -153,7 +187,7 @@ def test_an_end_token_inside_a_draft_ends_the_answer(drive: Drive) -> None:
     end = answer.index(answer[4])
     assert driver.tokens(again) == answer[: end + 1]
     assert driver.done(again).reason is FinishReason.STOP
-    assert driver.done(again).usage.accepted_tokens == end + 1
+    assert driver.done(again).usage.accepted_tokens == end
     assert again.state.table.length == again.state.prompt_length + end
 
 

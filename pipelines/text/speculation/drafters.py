@@ -1,0 +1,82 @@
+"""A job's drafters, and what they learn from its tenant's other jobs.
+
+What is learned over jobs belongs to one tenant's cache scope, as cached prefixes do: what one tenant was told
+must neither speed up nor slow down another, or timing would tell.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from pipelines.text.speculation.copying import CopyFromContext
+from pipelines.text.speculation.drafter import COPY_GRADES, Draft, Drafter, Rates
+from pipelines.text.speculation.given import GivenText
+from pipelines.text.speculation.ngrams import NgramDrafter, NgramTable
+
+DRAFTERS = ("given", "copy", "ngrams")
+SCOPES = 32
+MOST = 32
+
+
+class Experience:
+    """What one tenant's scope has taught: acceptance by drafter, and the table of what follows what."""
+
+    def __init__(self) -> None:
+        self.given = Rates(COPY_GRADES, first_guess=0.9)
+        self.copy = Rates(COPY_GRADES)
+        self.ngrams = NgramTable()
+
+
+class Experiences:
+    """By tenant and scope, the least recently used forgotten. Owner: the executor thread."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, Experience] = OrderedDict()
+
+    def of(self, root: bytes) -> Experience:
+        """root: the key under which the tenant's scope caches its prefixes."""
+        experience = self._known.setdefault(root, Experience())
+        self._known.move_to_end(root)
+        if len(self._known) > SCOPES:
+            self._known.popitem(last=False)
+        return experience
+
+
+class JobDrafters:
+    """Asks one job's drafters and believes the one that promises most. Owner: the executor thread, through
+    the job's state."""
+
+    def __init__(self, drafters: Sequence[Drafter]) -> None:
+        self._drafters = drafters
+        self._offers: list[Draft] = []
+        self._followed = -1
+        self.offer = Draft(0)
+
+    def follow(self, tokens: Sequence[int], prompt_length: int) -> Draft:
+        """Judge the last offers by what was said since, and make new ones; the best is also `offer`."""
+        if len(tokens) == self._followed:
+            return self.offer
+        self._followed = len(tokens)
+        for drafter, last in zip(self._drafters, self._offers, strict=False):
+            drafter.rates.learn(last, tokens)
+        self._offers = []
+        for drafter in self._drafters:
+            drafter.follow(tokens, prompt_length)
+            self._offers.append(drafter.propose(MOST))
+        self.offer = max(self._offers, key=lambda draft: draft.expected, default=Draft(len(tokens)))
+        return self.offer
+
+
+def job_drafters(
+    names: Sequence[str], vocab: int, experience: Experience, given: Sequence[int]
+) -> JobDrafters:
+    """Those of `names` that have something to go by."""
+    made: list[Drafter] = []
+    if "given" in names and given:
+        made.append(GivenText(given, Rates(COPY_GRADES, experience.given)))
+    if "copy" in names:
+        made.append(CopyFromContext(vocab, Rates(COPY_GRADES, experience.copy)))
+    if "ngrams" in names:
+        made.append(NgramDrafter(experience.ngrams))
+    return JobDrafters(made)

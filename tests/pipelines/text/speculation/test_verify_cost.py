@@ -1,0 +1,67 @@
+"""The measured cost of slices by drafted tokens."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.text.speculation.cost import FORGOTTEN, VerifyCost
+
+
+def test_nothing_is_known_before_plain_decoding_was_measured() -> None:
+    cost = VerifyCost()
+    assert cost.predict(1) is None
+    cost.observe(1, 4, 2.0)
+    assert cost.predict(1) is None
+
+
+@pytest.mark.parametrize(
+    ("drafted", "expected"), [(0, 1.0), (4, 2.0), (2, 1.5), (8, 3.0), (6, 2.5), (18, 3.3)]
+)
+def test_between_and_beyond_what_was_measured(drafted: int, expected: float) -> None:
+    cost = VerifyCost()
+    for tokens, ms in ((0, 1.0), (4, 2.0), (8, 3.0)):
+        cost.observe(1, tokens, ms)
+    predict = cost.predict(1)
+    assert predict is not None
+    assert predict(drafted) == pytest.approx(expected)
+
+
+def test_more_tokens_never_cost_less_and_outliers_do_not_count() -> None:
+    cost = VerifyCost()
+    for tokens, ms in ((0, 1.0), (4, 9.0), (8, 3.0)):
+        cost.observe(2, tokens, ms)
+    for ms in (1.0, 1.0, 90.0, *[1.0] * 40):
+        cost.observe(2, 0, ms)
+    predict = cost.predict(2)
+    assert predict is not None
+    ratios = [predict(n) / predict(0) for n in (4, 8)]
+    assert ratios == pytest.approx([3.0, 3.0], rel=0.3)
+
+
+def test_what_was_not_seen_for_long_is_tried_again() -> None:
+    cost = VerifyCost()
+    cost.observe(1, 0, 1.0)
+    cost.observe(1, 4, 50.0)
+    for _ in range(FORGOTTEN + 1):
+        cost.observe(1, 0, 1.0)
+    predict = cost.predict(1)
+    assert predict is not None
+    assert predict(4) < 1.1
+
+
+def test_a_slower_device_changes_no_ratio() -> None:
+    cost = VerifyCost()
+    for tokens, ms in ((0, 1.0), (4, 2.0)) * 20:
+        cost.observe(1, tokens, ms)
+    for _ in range(60):
+        cost.observe(1, 0, 3.0)
+    predict = cost.predict(1)
+    assert predict is not None
+    assert predict(0) == pytest.approx(3.0, rel=0.05)
+    assert predict(4) / predict(0) == pytest.approx(2.0, rel=0.15)
+
+
+def test_rows_are_told_apart() -> None:
+    cost = VerifyCost()
+    cost.observe(1, 0, 1.0)
+    assert cost.predict(4) is None
