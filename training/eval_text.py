@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from training import eval_text_partial
+from training import eval_text_draft, eval_text_partial
 from training.data import ROOT, data_dir, records
 from training.data_split import split_of
 from training.text_answers import Answer, Answerer
@@ -34,6 +34,7 @@ from training.text_orders import ASK_HELD_OUT, Dialogue, dialogues, parsed_order
 from training.text_tokenizer import VOCABULARY
 
 FOLDER = ROOT / "models" / "upbeat-text"
+DRAFT_FOLDER = ROOT / "models" / "upbeat-text-draft"
 QUIET = ("no-draw", "topic", "math", "facts", "chat")
 LOUD = ("draw", "tell-draw")
 Judge = Callable[[Conversation, Answer], bool]
@@ -161,8 +162,8 @@ def perplexities(answerer: Answerer, count: int) -> tuple[Figure, Figure]:
     return ours, theirs
 
 
-def measure(folder: Path, quick: bool) -> list[Figure]:
-    """All figures of a model folder."""
+def measure(folder: Path, draft: Path, quick: bool) -> list[Figure]:
+    """All figures of a model folder and of its draft model's."""
     answerer, scale = Answerer(folder), 4 if quick else 1
 
     def share(name: str, asked: list[Conversation], judge: Judge) -> Figure:
@@ -184,7 +185,8 @@ def measure(folder: Path, quick: bool) -> list[Figure]:
     figures += copy_figures(answerer, 120 // scale)
     if questions := svamp(80 // scale):
         figures.append(share("SVAMP (no target)", questions, right_number))
-    return [*figures, *perplexities(answerer, 200 // scale)]
+    figures += perplexities(answerer, 200 // scale)
+    return figures + eval_text_draft.measure(folder, draft, mixed(60 // scale))
 
 
 def main() -> None:
@@ -192,11 +194,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a quarter of the prompts")
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--draft", type=Path, default=DRAFT_FOLDER)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     started = time.monotonic()
-    figures = measure(chosen.folder, chosen.quick)
+    figures = measure(chosen.folder, chosen.draft, chosen.quick)
     table = Table("measure", "value", "95 % interval", "prompts or tokens")
     for figure in figures:
         table.add_row(

@@ -43,7 +43,7 @@ class Plan:
     matrix_rate: float = 3e-3
     other_rate: float = 2e-3
     warm_seconds: float = 60.0
-    decay: float = 0.3
+    decay: float = 0.2
     average: float = 0.99
     save_seconds: float = 240.0
     compile: bool = False
@@ -79,9 +79,13 @@ class Trainer:
         self.step, self.elapsed_s, self.resumed_s = 0, 0.0, 0.0
         self._hidden = torch.compile(self.model.hidden) if plan.compile else self.model.hidden
 
-    def _loss(self, ids: Tensor, documents: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            return self.model.loss(self._hidden(ids, document_mask(documents)), targets, weights)
+    def states(self, batch: PackedBatch) -> Tensor:
+        """The model's last states on `batch`, which is on the device."""
+        return self._hidden(batch.ids, document_mask(batch.documents))  # type: ignore[no-any-return]
+
+    def loss(self, batch: PackedBatch) -> Tensor:
+        """Of one batch on the device, under autocast."""
+        return self.model.loss(self.states(batch), batch.targets, batch.weights)
 
     def train(self, batch: PackedBatch) -> float:
         """One step; returns the loss in nats a weighted token."""
@@ -91,8 +95,8 @@ class Trainer:
         ):
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor
-        parts = (batch.ids, batch.documents, batch.targets, batch.weights)
-        loss = self._loss(*(part.to(self.device) for part in parts))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            loss = self.loss(batch.to(self.device))
         torch.autograd.backward(loss)
         clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:

@@ -24,6 +24,11 @@ class PackedBatch:
     documents: Tensor
     weights: Tensor
 
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same on `device`."""
+        parts = (self.ids, self.targets, self.documents, self.weights)
+        return PackedBatch(*(part.to(device) for part in parts))
+
 
 class _Row:
     def __init__(self) -> None:

@@ -170,6 +170,41 @@ def draw_facts(rng: random.Random, held_out: bool) -> list[Fact]:
     return facts
 
 
+LISTS = ("The numbers are", "Here is a list", "Remember these", "Note", "The codes are", "Who has what")
+LOOK_UP = ("{x}?", "{x}?", "what does {x} have?", "and {x}?", "what about {x}?", "tell me {x}.")
+
+
+def look_up(rng: random.Random) -> Conversation:
+    """A list of pairs and one question after another: nothing but the list can tell."""
+    count = rng.randint(3, 7)
+    names = [made_up(rng).capitalize() if rng.random() < 0.3 else name for name in rng.sample(NAMES, count)]
+    if rng.random() < 0.4:
+        names = rng.sample(SLOTS["o"], count)
+    values = [anything(rng) for _ in names]
+    mark, stop = rng.choice(((": ", ", "), (" ", ", "), (" has ", ". "), (" is ", ". "), (" = ", "; ")))
+    listed = stop.join(name + mark + value for name, value in zip(names, values, strict=True))
+    pairs = list(zip(names, values, strict=True))
+    rng.shuffle(pairs)
+    said = [
+        Turn(fill(rng, rng.choice(LOOK_UP), x=name), f"{value[:1].upper()}{value[1:]}.")
+        for name, value in pairs
+    ]
+    told = f"{rng.choice(LISTS)}: {listed}."
+    first = Turn(f"{told} {said[0].user}", said[0].assistant)
+    return Conversation("look-up", "look-up", (first, *said[1:]))
+
+
+def repeat(rng: random.Random) -> Conversation:
+    """Words without sense, said again: the drill under every copy."""
+    said = " ".join(rng.choice((anything, _any_name))(rng) for _ in range(rng.randint(4, 24)))
+    asked = fill(rng, "[repeat|say|write|repeat after me|say again]: {x}", x=said)
+    return Conversation("repeat", "repeat", (Turn(asked, said),), expected=said)
+
+
+def _any_name(rng: random.Random) -> str:
+    return rng.choice(NAMES)
+
+
 def from_facts(rng: random.Random, held_out: bool) -> Conversation:
     """Facts and one or more questions; `expected` is the last answer (held out: a word that it must hold)."""
     facts = draw_facts(rng, held_out)

@@ -31,9 +31,9 @@ Maker = Callable[[random.Random], Conversation]
 
 # Relative frequency of each skill while training.
 WEIGHTS = {
-    "math": 24, "sum": 8, "facts": 40, "rewrite": 9, "draw": 5, "no-draw": 3, "redraw": 3, "tell-draw": 3,
-    "tell": 1, "topic": 2, "coffee": 5, "menu": 3, "chat": 4, "known": 3, "unknown": 2, "verse": 1,
-    "story": 1, "home": 4, "order": 9, "partial": 12,
+    "math": 22, "sum": 8, "facts": 32, "look-up": 12, "repeat": 18, "rewrite": 10, "draw": 5, "no-draw": 3,
+    "redraw": 3, "tell-draw": 3, "tell": 1, "topic": 2, "coffee": 5, "menu": 3, "chat": 4, "known": 3,
+    "unknown": 2, "verse": 1, "story": 1, "home": 4, "order": 9, "partial": 14,
 }  # fmt: skip
 # Share of the long talks, which reach about 500 tokens.
 LONG = 0.04
@@ -85,6 +85,8 @@ class Generator:
             "coffee": partial(text_coffee.order, held_out=False),
             "menu": text_coffee.menu,
             "facts": partial(text_facts.from_facts, held_out=False),
+            "look-up": text_facts.look_up,
+            "repeat": text_facts.repeat,
             "rewrite": partial(text_talk.rewrite, held_out=False),
             "chat": partial(text_talk.chat, held_out=False),
             "known": text_knowledge.known,
