@@ -212,6 +212,24 @@ def hear(
 
 
 @app.command()
+def trace(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.json", help="Where to write.")],
+    seconds: Annotated[float, typer.Option(min=0.1, max=60.0, help="How long to look.")] = 5.0,
+    picture: Annotated[Path | None, typer.Option("--svg", metavar="FILE.svg", help="A picture too.")] = None,
+    server: Server = DEFAULT_TARGET,
+    token: Token = "",
+    ca: Certificate = None,
+) -> None:
+    """Record every slice and preemption on the device, for ui.perfetto.dev.
+
+    Example: **upbeat trace -o trace.json --seconds 10**
+
+    For callers on the gateway's own machine, or tenants that its settings name.
+    """
+    connected(lambda upbeat: oneshot.trace(upbeat, console, seconds, out, picture), server, token, ca)
+
+
+@app.command()
 def models(server: Server = DEFAULT_TARGET, token: Token = "", ca: Certificate = None) -> None:
     """List what the gateway has loaded, with limits."""
     connected(lambda upbeat: oneshot.models(upbeat, console), server, token, ca)

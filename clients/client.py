@@ -39,6 +39,7 @@ from clients.events import Audio, Done, Event, Image, Reader, Response, Token, T
 from clients.talk import Talk
 
 DEFAULT_TARGET = "localhost:50051"
+TRACE_SLACK_S = 15.0
 OPTIONS = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -214,6 +215,14 @@ class Upbeat:
             return await stub.ListModels(
                 gateway.ListModelsRequest(), timeout=timeout_s, metadata=self._metadata
             )
+
+    async def trace(self, seconds: float) -> bytes:
+        """What the device does in the next seconds (0.1 to 60), as Chrome trace events in JSON."""
+        stub: gateway_grpc.DiagnosticsServiceAsyncStub = gateway_grpc.DiagnosticsServiceStub(self._channel)
+        request = gateway.TraceDeviceRequest(seconds=seconds)
+        with translated():
+            call = stub.TraceDevice(request, timeout=seconds + TRACE_SLACK_S, metadata=self._metadata)
+            return b"".join([part.json async for part in call])
 
     async def health(self, service: str = "", *, timeout_s: float | None = 5.0) -> str:
         """ "SERVING", "NOT_SERVING" or "SERVICE_UNKNOWN"; service "" for the whole server."""

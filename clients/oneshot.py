@@ -19,6 +19,7 @@ from clients.answer import Answer
 from clients.client import Upbeat
 from clients.events import Image, Transcript
 from clients.media import MIMES, BadFile, read_wav, thumbnail, write_wav
+from clients.timeline import summary, svg
 
 PREVIEW_COLUMNS = 32
 PIECE_S = 0.1
@@ -135,3 +136,13 @@ def limits(model: gateway.Model) -> str:
     if model.languages:
         words.append(", ".join(model.languages))
     return "; ".join(words)
+
+
+async def trace(upbeat: Upbeat, console: Console, seconds: float, out: Path, picture: Path | None) -> None:
+    """What the device does to a file, and to a picture if one is wanted. Raises: ClientError."""
+    with console.status(f"watching the device for {seconds:g} s"):
+        found = await upbeat.trace(seconds)
+    await asyncio.to_thread(out.write_bytes, found)
+    if picture is not None:
+        await asyncio.to_thread(picture.write_text, svg(found, 0.0, seconds * 1000))
+    console.print(f"{out}: {summary(found)}; open it in ui.perfetto.dev or chrome://tracing")

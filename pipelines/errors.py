@@ -8,6 +8,7 @@ UpbeatError
 +-- Exhausted            no room now; says when to come back                RESOURCE_EXHAUSTED
 +-- DeadlinePassed       the client's deadline went by                      DEADLINE_EXCEEDED
 +-- Unauthenticated      no valid bearer token                              UNAUTHENTICATED
++-- Forbidden            known, but not allowed to ask this                 PERMISSION_DENIED
 +-- DeviceLost           the device process died; it is being restarted     UNAVAILABLE
 +-- Draining             this server is shutting down                       UNAVAILABLE
 +-- ModelBroken          a folder that cannot be loaded, or NaN from it     INTERNAL
@@ -61,6 +62,10 @@ class Unauthenticated(UpbeatError):
     """The call carries no token this server knows."""
 
 
+class Forbidden(UpbeatError):
+    """The caller is known and may not ask this."""
+
+
 class DeviceLost(UpbeatError):
     """The device process died; it is restarted by itself."""
 
@@ -83,6 +88,7 @@ KINDS: dict[str, type[UpbeatError]] = {
         Exhausted,
         DeadlinePassed,
         Unauthenticated,
+        Forbidden,
         DeviceLost,
         Draining,
         ModelBroken,

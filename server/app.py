@@ -22,6 +22,7 @@ from server.interceptors import CallInterceptor
 from server.logs import log
 from server.reflection import add_reflection
 from server.services.conversation import ConversationService
+from server.services.diagnostics import DiagnosticsService
 from server.services.image import ImageService
 from server.services.model import ModelService
 from server.services.speech import SpeechService
@@ -33,6 +34,7 @@ NEEDS = {
     "upbeat.v1.SpeechService": "speech",
     "upbeat.v1.ImageService": "image",
     "upbeat.v1.ModelService": "",
+    "upbeat.v1.DiagnosticsService": "",
 }
 LAST_WORDS_S = 1.0
 PING_INTERVAL_MS = 9_000
@@ -109,6 +111,7 @@ class RunningServer:
         gateway_pb2_grpc.add_SpeechServiceServicer_to_server(SpeechService(gateway), server)
         gateway_pb2_grpc.add_ImageServiceServicer_to_server(ImageService(gateway), server)
         gateway_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(gateway), server)
+        gateway_pb2_grpc.add_DiagnosticsServiceServicer_to_server(DiagnosticsService(gateway), server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         add_reflection((*NEEDS, HEALTH), server)
 

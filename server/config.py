@@ -96,6 +96,7 @@ class Config(Section, frozen=True):
     """listen: "HOST:PORT" or "unix:PATH". insecure: allows a public address without TLS and tenants.
 
     grace_s: how long running turns may go on after SIGTERM. log_level: DEBUG, INFO, WARNING or ERROR.
+    diagnostics: the tenants that may trace the device; none named: whoever calls from this machine.
     """
 
     listen: str = "127.0.0.1:50051"
@@ -103,6 +104,7 @@ class Config(Section, frozen=True):
     grace_s: float = 20.0
     log_level: str = "INFO"
     tenants: tuple[Tenant, ...] = ()
+    diagnostics: tuple[str, ...] = ()
     tls: Tls | None = None
     limits: Limits = Limits()
     metrics: Metrics = Metrics()

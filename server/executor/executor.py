@@ -34,6 +34,7 @@ from pipelines.messages import (
     StartTrace,
     Stats,
     Stop,
+    Submit,
     TokenChunk,
 )
 from server.executor.counters import Counters
@@ -163,11 +164,14 @@ class DeviceExecutor:
             case Promote():
                 self._book.promote(message)
             case StartTrace(seconds):
-                self._tracer.start()
-                self._trace_until_s = self._clock() + seconds
+                now_s = self._clock()
+                self._tracer.start(now_s)
+                self._trace_until_s = now_s + seconds
             case Stop():
                 self._stopping = True
             case _:
+                if self._tracer.on and isinstance(message, Submit):
+                    self._tracer.arrival(message.pipeline, message.job_id, message.job_class, self._clock())
                 self._book.receive(arrival)
 
     def _cancel(self, job_id: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +49,7 @@ class ScriptedGateway(
     gateway_grpc.SpeechServiceServicer,
     gateway_grpc.ImageServiceServicer,
     gateway_grpc.ModelServiceServicer,
+    gateway_grpc.DiagnosticsServiceServicer,
 ):
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -96,6 +98,13 @@ class ScriptedGateway(
         model = gateway.Model(name="tiny", modality=types.MODALITY_TEXT, family="llama", serving=True)
         return gateway.ListModelsResponse(models=[model], max_message_bytes=1 << 22)
 
+    async def TraceDevice(self, request: Any, context: Any) -> AsyncIterator[Any]:  # type: ignore[override]
+        self._begin(context)
+        event = {"ph": "X", "pid": 1, "tid": 1, "cat": "BATCH", "name": "prefill x1", "ts": 0, "dur": 900}
+        trace = json.dumps({"traceEvents": [event | {"args": {"outcome": "commit"}}]}).encode()
+        for part in (trace[:20], trace[20:]):
+            yield gateway.TraceDeviceResponse(json=part)
+
     def _begin(self, context: Any) -> tuple[list[object], list[Any]]:
         heard: list[Any] = []
         self.script.heard.append(heard)
@@ -124,6 +133,7 @@ async def start(script: Script) -> tuple[grpc.aio.Server, str]:
     gateway_grpc.add_SpeechServiceServicer_to_server(servicer, server)
     gateway_grpc.add_ImageServiceServicer_to_server(servicer, server)
     gateway_grpc.add_ModelServiceServicer_to_server(servicer, server)
+    gateway_grpc.add_DiagnosticsServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -83,7 +83,7 @@ async def test_health_is_an_exit_code(target: str) -> None:
     assert "UNAVAILABLE" in output
 
 
-@pytest.mark.parametrize("command", ["serve", "chat", "say", "draw", "hear", "models", "demo"])
+@pytest.mark.parametrize("command", ["serve", "chat", "say", "draw", "hear", "trace", "models", "demo"])
 def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0

@@ -90,3 +90,10 @@ def test_limits_in_words() -> None:
         "64x64; 20 steps, at most 150"
     )
     assert oneshot.limits(gateway.Model(context_tokens=1024)) == "1,024 tokens"
+
+
+async def test_a_trace_is_written_and_told(upbeat: Upbeat, console: Console, tmp_path: Path) -> None:
+    await oneshot.trace(upbeat, console, 0.5, tmp_path / "t.json", tmp_path / "t.svg")
+    assert "1 stretches on the device" in printed(console)
+    assert (tmp_path / "t.json").read_bytes().startswith(b'{"traceEvents"')
+    assert "<svg" in (tmp_path / "t.svg").read_text()

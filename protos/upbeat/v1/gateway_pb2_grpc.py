@@ -449,3 +449,80 @@ class ModelService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class DiagnosticsServiceStub:
+    """What the device does. For callers on the gateway's own machine, or tenants that its settings name.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.TraceDevice = channel.unary_stream(
+                '/upbeat.v1.DiagnosticsService/TraceDevice',
+                request_serializer=upbeat_dot_v1_dot_gateway__pb2.TraceDeviceRequest.SerializeToString,
+                response_deserializer=upbeat_dot_v1_dot_gateway__pb2.TraceDeviceResponse.FromString,
+                _registered_method=True)
+
+
+class DiagnosticsServiceServicer:
+    """What the device does. For callers on the gateway's own machine, or tenants that its settings name.
+    """
+
+    def TraceDevice(self, request, context):
+        """Every slice and every preemption of the next seconds as Chrome trace events (JSON), in parts of at most
+        1 MiB when the time is up; Perfetto (ui.perfetto.dev) shows them. One trace is taken at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_DiagnosticsServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'TraceDevice': grpc.unary_stream_rpc_method_handler(
+                    servicer.TraceDevice,
+                    request_deserializer=upbeat_dot_v1_dot_gateway__pb2.TraceDeviceRequest.FromString,
+                    response_serializer=upbeat_dot_v1_dot_gateway__pb2.TraceDeviceResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'upbeat.v1.DiagnosticsService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('upbeat.v1.DiagnosticsService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class DiagnosticsService:
+    """What the device does. For callers on the gateway's own machine, or tenants that its settings name.
+    """
+
+    @staticmethod
+    def TraceDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/upbeat.v1.DiagnosticsService/TraceDevice',
+            upbeat_dot_v1_dot_gateway__pb2.TraceDeviceRequest.SerializeToString,
+            upbeat_dot_v1_dot_gateway__pb2.TraceDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

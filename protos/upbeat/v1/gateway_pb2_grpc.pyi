@@ -205,3 +205,40 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """All loaded models with their limits."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class DiagnosticsServiceStub:
+    """What the device does. For callers on the gateway's own machine, or tenants that its settings name."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> DiagnosticsServiceAsyncStub: ...
+    TraceDevice: _grpc.UnaryStreamMultiCallable[_gateway_pb2.TraceDeviceRequest, _gateway_pb2.TraceDeviceResponse]
+    """Every slice and every preemption of the next seconds as Chrome trace events (JSON), in parts of at most
+    1 MiB when the time is up; Perfetto (ui.perfetto.dev) shows them. One trace is taken at a time.
+    """
+
+@_typing.type_check_only
+class DiagnosticsServiceAsyncStub(DiagnosticsServiceStub):
+    """What the device does. For callers on the gateway's own machine, or tenants that its settings name."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    TraceDevice: _aio.UnaryStreamMultiCallable[_gateway_pb2.TraceDeviceRequest, _gateway_pb2.TraceDeviceResponse]  # type: ignore[assignment]
+    """Every slice and every preemption of the next seconds as Chrome trace events (JSON), in parts of at most
+    1 MiB when the time is up; Perfetto (ui.perfetto.dev) shows them. One trace is taken at a time.
+    """
+
+class DiagnosticsServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What the device does. For callers on the gateway's own machine, or tenants that its settings name."""
+
+    @_abc_1.abstractmethod
+    def TraceDevice(
+        self,
+        request: _gateway_pb2.TraceDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_gateway_pb2.TraceDeviceResponse], _abc.AsyncIterator[_gateway_pb2.TraceDeviceResponse]]:
+        """Every slice and every preemption of the next seconds as Chrome trace events (JSON), in parts of at most
+        1 MiB when the time is up; Perfetto (ui.perfetto.dev) shows them. One trace is taken at a time.
+        """
+
+def add_DiagnosticsServiceServicer_to_server(servicer: DiagnosticsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
