@@ -29,6 +29,15 @@ _CLASSES: Final = {
     "UNet2DConditionModel": _NETWORK,
     "AutoencoderKL": _NETWORK,
     "CLIPTextModel": _ENCODER,
+    "CLIPTextModelWithProjection": _ENCODER,
+    "FluxTransformer2DModel": _NETWORK,
+    "PixArtTransformer2DModel": _NETWORK,
+    "SD3Transformer2DModel": _NETWORK,
+    "T5EncoderModel": _ENCODER,
+}
+_VOCABULARIES: Final = {
+    "CLIPTokenizer": ("vocab.json", "merges.txt"),
+    "T5Tokenizer": ("spiece.model",),
 }
 
 
@@ -86,7 +95,7 @@ class ModelFolder:
     def tokenizer(self, part: str, class_name: str) -> Any:
         """A tokenizer that knows its longest text."""
         where = self._where(part)
-        for name in ("vocab.json", "merges.txt"):
+        for name in _VOCABULARIES[class_name]:
             if not (where / name).is_file() and not (where / "tokenizer.json").is_file():
                 raise ModelBroken(f"{part}/{name} is missing")
         try:

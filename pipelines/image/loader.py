@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from pipelines.errors import ModelBroken, Unsupported
-from pipelines.image.backbones import stable_diffusion
+from pipelines.image.backbones import (
+    flux,
+    pixart,
+    stable_diffusion,
+    stable_diffusion_3,
+    stable_diffusion_xl,
+)
 from pipelines.image.backbones.base import Backbone
 from pipelines.image.folder import ModelFolder, be_quiet
 from pipelines.image.lora import Loras
-from pipelines.image.samplers import check_samplers, own_sampler
+from pipelines.image.samplers import Sampling
 from pipelines.image.settings import ImageSettings
 from pipelines.image.vae import Vae
 
@@ -23,22 +29,44 @@ from pipelines.image.vae import Vae
 class Family:
     """What a pipeline class of model_index.json means. parts: the classes that each part may have, the VAE
     aside; unsupported: options of a part's config that change what its network is told; build: makes the
-    backbone of the loaded parts."""
+    backbone of the loaded parts and model_index.json; optional: parts that a folder may leave out; linear: as
+    in `samplers.Sampling`."""
 
     name: str
     parts: Mapping[str, tuple[str, ...]]
     unsupported: Mapping[str, tuple[str, ...]]
-    build: Callable[[Mapping[str, Any]], Backbone]
+    build: Callable[[Mapping[str, Any], Mapping[str, Any]], Backbone]
+    optional: tuple[str, ...] = ()
+    linear: bool = False
     vae: tuple[str, ...] = ("AutoencoderKL",)
 
 
+_SD: Final = Family(
+    "stable-diffusion",
+    stable_diffusion.PARTS,
+    stable_diffusion.UNSUPPORTED,
+    stable_diffusion.StableDiffusion,
+)
+_PIXART: Final = Family("pixart", pixart.PARTS, pixart.UNSUPPORTED, pixart.PixArt)
 FAMILIES: Final = {
-    "StableDiffusionPipeline": Family(
-        "stable-diffusion",
-        stable_diffusion.PARTS,
-        stable_diffusion.UNSUPPORTED,
-        stable_diffusion.StableDiffusion,
+    "StableDiffusionPipeline": _SD,
+    "LatentConsistencyModelPipeline": _SD,
+    "StableDiffusionXLPipeline": Family(
+        "stable-diffusion-xl",
+        stable_diffusion_xl.PARTS,
+        stable_diffusion_xl.UNSUPPORTED,
+        stable_diffusion_xl.StableDiffusionXl,
     ),
+    "StableDiffusion3Pipeline": Family(
+        "stable-diffusion-3",
+        stable_diffusion_3.PARTS,
+        stable_diffusion_3.UNSUPPORTED,
+        stable_diffusion_3.StableDiffusion3,
+        optional=stable_diffusion_3.OPTIONAL,
+    ),
+    "FluxPipeline": Family("flux", flux.PARTS, flux.UNSUPPORTED, flux.Flux, linear=True),
+    "PixArtAlphaPipeline": _PIXART,
+    "PixArtSigmaPipeline": _PIXART,
 }
 
 
@@ -58,8 +86,7 @@ class Components:
     family: str
     backbone: Backbone
     vae: Vae
-    scheduler_class: str
-    scheduler_config: dict[str, Any]
+    sampling: Sampling
     defaults: Defaults
     loras: Loras
     device: torch.device
@@ -77,6 +104,16 @@ class Components:
         return self.vae.factor * self.backbone.multiple
 
     @property
+    def largest(self) -> int:
+        """Pixels of width and of height that the network can tell apart; 0 for any number."""
+        return self.vae.factor * self.backbone.largest
+
+    def patches(self, width: int, height: int) -> int:
+        """What flows call the length of an image of that size, in pixels."""
+        side = self.vae.factor * self.backbone.multiple
+        return width // side * (height // side)
+
+    @property
     def own_size(self) -> tuple[int, int]:
         """(width, height) in pixels that the network was made for."""
         width, height = self.backbone.own_size
@@ -90,9 +127,10 @@ def load_components(path: Path, settings: ImageSettings) -> Components:
     """
     folder = ModelFolder(path)
     family = _family(folder)
-    classes = _classes(folder, {**family.parts, "vae": family.vae})
+    classes = _classes(folder, {**family.parts, "vae": family.vae}, family.optional)
     _check_options(folder, family)
     be_quiet()
+    sampling = _sampling(folder, family)
     dtype: torch.dtype = getattr(torch, settings.dtype)
     device = torch.device(settings.device)
     parts: dict[str, Any] = {}
@@ -101,15 +139,13 @@ def load_components(path: Path, settings: ImageSettings) -> Components:
             parts[part] = folder.tokenizer(part, name)
         else:
             parts[part] = folder.network(part, name).to(device, dtype)
-    config = folder.config("scheduler", "scheduler_config.json")
-    backbone = family.build(parts)
+    backbone = family.build(parts, folder.index)
     components = Components(
         family=family.name,
         backbone=backbone,
         vae=Vae(parts["vae"]),
-        scheduler_class=own_sampler(_scheduler(folder)),
-        scheduler_config={key: value for key, value in config.items() if not key.startswith("_")},
-        defaults=_defaults(folder.settings),
+        sampling=sampling,
+        defaults=_defaults(folder.settings, _usual(sampling, backbone)),
         loras=_loras(backbone, settings.loras),
         device=device,
         dtype=dtype,
@@ -119,7 +155,6 @@ def load_components(path: Path, settings: ImageSettings) -> Components:
             f"model_index.json: a network of {components.backbone.channels} channels is not supported with a"
             f" VAE of {components.vae.channels}"
         )
-    check_samplers(components.scheduler_class, components.scheduler_config)
     return components
 
 
@@ -131,11 +166,15 @@ def _family(folder: ModelFolder) -> Family:
     return FAMILIES[found]
 
 
-def _classes(folder: ModelFolder, wanted: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+def _classes(
+    folder: ModelFolder, wanted: Mapping[str, tuple[str, ...]], optional: tuple[str, ...]
+) -> dict[str, str]:
     """The class of each part. Tokenizers may say that they are fast ones: in transformers they all are."""
     classes: dict[str, str] = {}
     for part, supported in wanted.items():
         named = folder.class_of(part)
+        if named is None and part in optional:
+            continue
         if named is None:
             raise ModelBroken(f"model_index.json: {part} is missing")
         if part.startswith("tokenizer"):
@@ -155,11 +194,29 @@ def _check_options(folder: ModelFolder, family: Family) -> None:
                 raise Unsupported(f"{part}/config.json: {option} {config[option]!r} is not supported")
 
 
-def _scheduler(folder: ModelFolder) -> str:
+def _sampling(folder: ModelFolder, family: Family) -> Sampling:
+    """Checked."""
     named = folder.class_of("scheduler")
     if named is None:
         raise ModelBroken("model_index.json: scheduler is missing")
-    return named
+    config = folder.config("scheduler", "scheduler_config.json")
+    public = {key: value for key, value in config.items() if not key.startswith("_")}
+    sampling = Sampling(named, public, family.linear)
+    sampling.check()
+    return sampling
+
+
+def _usual(sampling: Sampling, backbone: Backbone) -> Defaults:
+    """Where upbeat.json says nothing. Few-step models are known by their scheduler: consistency models by its
+    class, adversarially distilled ones (Turbo, Lightning) by Euler steps that start at the very end. These
+    take no guidance, unless it is told to the network."""
+    few = sampling.own_class == "LCMScheduler" or (
+        sampling.own_class in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+        and sampling.config.get("timestep_spacing") == "trailing"
+    )
+    if few:
+        return Defaults(4, 8.5 if backbone.distilled else 1.0)
+    return Defaults()
 
 
 def _loras(backbone: Backbone, files: Iterable[tuple[str, str]]) -> Loras:
@@ -172,11 +229,11 @@ def _loras(backbone: Backbone, files: Iterable[tuple[str, str]]) -> Loras:
     return loras
 
 
-def _defaults(content: Mapping[str, Any]) -> Defaults:
+def _defaults(content: Mapping[str, Any], usual: Defaults) -> Defaults:
     unknown = set(content) - {"steps", "guidance", "shared"}
     if unknown:
         raise ModelBroken(f"upbeat.json: unknown key {sorted(unknown)[0]!r}")
-    defaults = Defaults(**{key: value for key, value in content.items() if key != "shared"})
+    defaults = replace(usual, **{key: value for key, value in content.items() if key != "shared"})
     if type(defaults.steps) is not int or not 1 <= defaults.steps <= 150:
         raise ModelBroken(f"upbeat.json: steps must be 1 to 150, not {defaults.steps!r}")
     if not isinstance(defaults.guidance, int | float) or not 0 < defaults.guidance <= 30:

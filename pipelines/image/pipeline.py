@@ -25,7 +25,7 @@ from pipelines.image.loader import Components, load_components
 from pipelines.image.points import make_preemptible
 from pipelines.image.preview import fit_preview
 from pipelines.image.request import MAX_STEPS, Checker, ImagePlan
-from pipelines.image.samplers import SAMPLERS, class_of, first_step, new_sampler
+from pipelines.image.samplers import first_step
 from pipelines.image.settings import ImageSettings
 from pipelines.image.start import draw
 from pipelines.image.state import ImageState, state_of
@@ -61,9 +61,9 @@ class ImagePipeline:
             parameters=parts.parameters,
             context_tokens=parts.backbone.context_tokens,
             sizes=(parts.own_size,),
-            max_steps=MAX_STEPS,
+            max_steps=parts.sampling.most_steps("", MAX_STEPS),
             default_steps=parts.defaults.steps,
-            schedulers=SAMPLERS,
+            schedulers=parts.sampling.names,
             loras=parts.loras.names,
         )
         share = split(parts.backbone.network)
@@ -210,8 +210,9 @@ class ImagePipeline:
         parts = self._parts
         first = 0
         if plan.init is not None:
-            first = first_step(class_of(plan.sampler, parts.scheduler_class), plan.steps, plan.strength)
-        sampler = new_sampler(plan.sampler, parts.scheduler_class, parts.scheduler_config, plan.steps, first)
+            first = first_step(parts.sampling.class_of(plan.sampler), plan.steps, plan.strength)
+        patches = parts.patches(plan.width, plan.height)
+        sampler = parts.sampling.new(plan.sampler, plan.steps, first, patches)
         start = draw(plan, parts.vae, parts.device)
         latents = start.latents
         if start.init is None:

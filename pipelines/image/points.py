@@ -11,7 +11,17 @@ import torch
 
 from pipelines.interruptible import add_points
 
-_BLOCKS: Final = ("Attention", "FeedForward", "CLIPAttention", "CLIPMLP")
+_BLOCKS: Final = (
+    "Attention",
+    "CLIPAttention",
+    "CLIPMLP",
+    "FeedForward",
+    "FluxAttention",
+    "FluxSingleTransformerBlock",
+    "T5Attention",
+    "T5LayerFF",
+)
+_LARGE: Final = 1 << 20
 
 
 def make_preemptible(*modules: Any) -> int:
@@ -20,5 +30,10 @@ def make_preemptible(*modules: Any) -> int:
         part
         for module in modules
         for part in module.modules()
-        if isinstance(part, torch.nn.Conv2d) or type(part).__name__ in _BLOCKS
+        if isinstance(part, torch.nn.Conv2d) or type(part).__name__ in _BLOCKS or _large(part)
     )
+
+
+def _large(part: torch.nn.Module) -> bool:
+    """A matrix of a million weights: one such product can take as long as a small model's whole block."""
+    return isinstance(part, torch.nn.Linear) and part.weight.numel() >= _LARGE

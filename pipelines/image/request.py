@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipelines.contract import ByteArray
-from pipelines.errors import InvalidRequest, NotFound
+from pipelines.errors import InvalidRequest, NotFound, Unsupported
 from pipelines.image.backbones.base import Pass
 from pipelines.image.loader import Components
 from pipelines.image.lora import Weights
 from pipelines.image.reference import decode_reference
-from pipelines.image.samplers import SAMPLERS
 from pipelines.image.settings import ImageSettings
 from pipelines.image.step_cache.levels import CACHE_LEVELS
 from pipelines.messages import ImageRequest
@@ -61,12 +60,13 @@ class Checker:
         self._defaults = parts.defaults
         self._multiple = parts.multiple
         self._own_size = parts.own_size
+        self._sampling = parts.sampling
+        self._max_side = min(settings.max_side, parts.largest or settings.max_side)
         self._lora_names = parts.loras.names
         self._settings = settings
 
     def plan(self, request: ImageRequest) -> ImagePlan:
         """Raises: InvalidRequest naming the field and its limit, Unsupported naming the option."""
-        _between("image.steps", request.steps, 0, MAX_STEPS, "0 for the default")
         _between("image.preview_every", request.preview_every, 0, MAX_STEPS, "0 for none")
         _between("image.quality", request.quality, 1, 100, "")
         _between("image.seed", request.seed, 0, 2**64 - 1, "")
@@ -76,7 +76,9 @@ class Checker:
                 f"a number from 0 (the model's default) to {MAX_GUIDANCE:g}, not {request.guidance}",
             )
         _one_of("image.mime", request.mime, MIMES)
-        _one_of("image.scheduler", request.scheduler, ("", *SAMPLERS))
+        _one_of("image.scheduler", request.scheduler, ("", *self._sampling.names))
+        most = self._sampling.most_steps(request.scheduler, MAX_STEPS)
+        _between("image.steps", request.steps, 0, most, "0 for the default")
         _one_of("image.cache_level", request.cache_level, CACHE_LEVELS)
         guidance = request.guidance or self._defaults.guidance
         width = self._side("image.width", request.width, self._own_size[0])
@@ -88,12 +90,15 @@ class Checker:
         return ImagePlan(
             width=width,
             height=height,
-            steps=request.steps or self._defaults.steps,
+            steps=request.steps or min(most, self._defaults.steps),
             guidance=guidance,
             seed=request.seed,
             sampler=request.scheduler,
             preview_every=request.preview_every,
-            passes=tuple(Pass(prompt, width, height, guidance) for prompt in prompts),
+            passes=tuple(
+                Pass(prompt, width, height, guidance, not text)
+                for prompt, text in zip(prompts, texts, strict=True)
+            ),
             may_lower=request.allow_lower_quality,
             loras=self._loras(request.loras),
             init=init,
@@ -134,7 +139,7 @@ class Checker:
     def _side(self, field: str, asked: int, own: int) -> int:
         if asked == 0:
             return own
-        multiple, high = self._multiple, self._settings.max_side
+        multiple, high = self._multiple, self._max_side
         low = math.ceil(MIN_SIDE / multiple) * multiple
         if not low <= asked <= high or asked % multiple:
             raise InvalidRequest(
@@ -151,6 +156,8 @@ class Checker:
         ):
             if len(text) > limit:
                 raise InvalidRequest(field, f"at most {limit} characters, not {len(text)}")
+        if request.negative_prompt and not self._backbone.takes_negative:
+            raise Unsupported("image.negative_prompt: this model takes none", field="image.negative_prompt")
         if not request.prompt.strip():
             raise InvalidRequest("image.prompt", "at least one character that is no space")
         return [request.negative_prompt, request.prompt] if guided else [request.prompt]

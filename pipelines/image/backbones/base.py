@@ -30,12 +30,14 @@ Prompt = tuple[Tokens, ...]
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One pass of one row before it is encoded: the text, and the numbers that a family may want to know."""
+    """One pass of one row before it is encoded: the text, whether there is none, and the numbers that a
+    family may want to know; sizes in pixels."""
 
     prompt: Prompt
     width: int
     height: int
     guidance: float
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +76,18 @@ class Backbone(Protocol):
     @property
     def multiple(self) -> int:
         """Width and height, in latent positions, are multiples of this."""
+
+    @property
+    def largest(self) -> int:
+        """Latent positions of width and of height that it can tell apart; 0 for any number."""
+
+    @property
+    def takes_negative(self) -> bool:
+        """Whether there is a negative prompt."""
+
+    @property
+    def distilled(self) -> bool:
+        """Whether the strength of guidance is told to the network."""
 
     @property
     def context_tokens(self) -> int:

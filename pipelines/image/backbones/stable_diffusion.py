@@ -1,4 +1,8 @@
-"""Stable Diffusion 1.x and 2.x (Rombach et al. 2022): a U-Net told by one CLIP text encoder."""
+"""Stable Diffusion 1.x and 2.x (Rombach et al. 2022): a U-Net told by one CLIP text encoder.
+
+Latent consistency models (Luo et al. 2023) are the same with guidance distilled into the U-Net, which is told
+its strength as an embedding: one pass, and four steps or so.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from typing import Any, Final
 import torch
 
 from pipelines.errors import ModelBroken, Unsupported
-from pipelines.image.backbones.base import Conditioning, Pass, Prompt, Tokens, stacked
+from pipelines.image.backbones.base import Conditioning, Pass, Prompt, stacked
+from pipelines.image.backbones.text import check_vocabulary, ids_of, padded_tokens
 from pipelines.image.divisible import divisible, plain
 
 PARTS: Final = {
@@ -17,7 +22,7 @@ PARTS: Final = {
     "tokenizer": ("CLIPTokenizer",),
 }
 UNSUPPORTED: Final = {
-    "unet": ("class_embed_type", "addition_embed_type", "time_cond_proj_dim", "encoder_hid_dim"),
+    "unet": ("class_embed_type", "addition_embed_type", "encoder_hid_dim"),
     "text_encoder": ("use_attention_mask",),
 }
 
@@ -25,11 +30,14 @@ UNSUPPORTED: Final = {
 class StableDiffusion:
     """`Backbone` of the family."""
 
-    def __init__(self, parts: Mapping[str, Any]) -> None:
+    takes_negative = True
+    largest = 0
+
+    def __init__(self, parts: Mapping[str, Any], index: Mapping[str, Any]) -> None:
         self.network = parts["unet"]
-        self._encoder, self._tokenizer = parts["text_encoder"], parts["tokenizer"]
-        self.encoders = (self._encoder,)
-        _check(self.network.config, self._encoder.config, len(self._tokenizer))
+        self._tokenizers = tuple(parts[name] for name in sorted(parts) if name.startswith("tokenizer"))
+        self.encoders = tuple(parts[name] for name in sorted(parts) if name.startswith("text_encoder"))
+        self._check()
 
     @property
     def channels(self) -> int:
@@ -47,36 +55,83 @@ class StableDiffusion:
 
     @property
     def context_tokens(self) -> int:
-        return int(self._tokenizer.model_max_length)
+        return int(self._tokenizers[0].model_max_length)
+
+    @property
+    def distilled(self) -> bool:
+        """Whether guidance is told as an embedding."""
+        return self.network.config.time_cond_proj_dim is not None
 
     def guided(self, guidance: float) -> bool:
-        return guidance > 1
+        return guidance > 1 and not self.distilled
 
     def tokenize(self, texts: list[str]) -> list[Prompt]:
-        return [(tokens,) for tokens in clip_tokens(self._tokenizer, texts)]
+        return list(zip(*(padded_tokens(each, texts) for each in self._tokenizers), strict=True))
 
     def encode(self, passes: Sequence[Pass]) -> list[Conditioning]:
-        device = next(self._encoder.parameters()).device
-        ids = torch.tensor([each.prompt[0].ids for each in passes], device=device)
-        config = self._encoder.config
-        macs = ids.numel() * config.hidden_size * config.intermediate_size
-        states = plain(self._encoder(divisible(ids, macs)).last_hidden_state)
-        return [Conditioning({"text": text.clone()}) for text in torch.split(states, 1)]
+        told = self._told(passes)
+        if self.distilled:
+            told["guidance"] = self._guidance(passes).to(next(iter(told.values())))
+        rows = range(len(passes))
+        return [Conditioning({name: each[n : n + 1].clone() for name, each in told.items()}) for n in rows]
 
     def evaluate(
         self, latents: torch.Tensor, times: torch.Tensor, conditioning: Sequence[Conditioning]
     ) -> torch.Tensor:
         macs = unet_macs(self.network, latents)
-        text = divisible(stacked(conditioning, "text"), macs)
-        raw = self.network(divisible(latents, macs), times, encoder_hidden_states=text, return_dict=False)[0]
+        raw = self.network(
+            divisible(latents, macs),
+            times,
+            encoder_hidden_states=divisible(stacked(conditioning, "text"), macs),
+            timestep_cond=stacked(conditioning, "guidance") if self.distilled else None,
+            added_cond_kwargs=self._added(conditioning),
+            return_dict=False,
+        )[0]
         return plain(raw)
 
+    def _told(self, passes: Sequence[Pass]) -> dict[str, torch.Tensor]:
+        """Of all passes, by name, the first dimension theirs."""
+        (encoder,) = self.encoders
+        ids = ids_of(passes, 0, encoder)
+        macs = ids.numel() * encoder.config.hidden_size * encoder.config.intermediate_size
+        return {"text": plain(encoder(divisible(ids, macs)).last_hidden_state)}
 
-def clip_tokens(tokenizer: Any, texts: list[str]) -> list[Tokens]:
-    """As diffusers does it: padded to the full length, what is longer is cut."""
-    length = tokenizer.model_max_length
-    rows = tokenizer(texts, padding="max_length", max_length=length, truncation=True).input_ids
-    return [Tokens(tuple(ids), length) for ids in rows]
+    def _added(self, conditioning: Sequence[Conditioning]) -> dict[str, torch.Tensor] | None:
+        """What the U-Net is told beside the text."""
+        return None
+
+    def _guidance(self, passes: Sequence[Pass]) -> torch.Tensor:
+        """Sines and cosines of the strength, as of a time (passes, width)."""
+        width = int(self.network.config.time_cond_proj_dim)
+        half = width // 2
+        steps = torch.exp(torch.arange(half) * -(torch.log(torch.tensor(10000.0)) / (half - 1)))
+        strength = torch.tensor([each.guidance - 1 for each in passes])
+        angles = strength[:, None] * 1000.0 * steps
+        waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
+        return torch.nn.functional.pad(waves, (0, width - 2 * half))
+
+    def _text_width(self) -> int:
+        return int(self.encoders[0].config.hidden_size)
+
+    def _check(self) -> None:
+        """Parts that do not belong together."""
+        unet, width = self.network.config, self._text_width()
+        if unet.in_channels != unet.out_channels:
+            raise Unsupported(
+                f"unet/config.json: {unet.in_channels} channels in and {unet.out_channels} out are not"
+                " supported"
+            )
+        if unet.sample_size is None:
+            raise ModelBroken("unet/config.json: sample_size is missing")
+        if unet.cross_attention_dim != width:
+            raise ModelBroken(
+                f"unet/config.json: cross_attention_dim {unet.cross_attention_dim} differs from"
+                f" the text encoder's hidden_size {width}"
+            )
+        for number, (tokenizer, encoder) in enumerate(zip(self._tokenizers, self.encoders, strict=True), 1):
+            end = f"_{number}" if number > 1 else ""
+            known = encoder.config.vocab_size
+            check_vocabulary(f"tokenizer{end}", len(tokenizer), f"text_encoder{end}", known)
 
 
 def unet_macs(unet: Any, latents: torch.Tensor) -> int:
@@ -85,25 +140,3 @@ def unet_macs(unet: Any, latents: torch.Tensor) -> int:
     inputs, _, height, width = latents.shape
     top: int = unet.config.block_out_channels[0]
     return inputs * max(height * width * 27 * top**2, (height * width) ** 2 * 4 * top)
-
-
-def _check(unet: Any, text: Any, tokens: int) -> None:
-    """Parts that do not belong together."""
-    if unet.in_channels != unet.out_channels:
-        raise Unsupported(
-            f"unet/config.json: {unet.in_channels} channels in and {unet.out_channels} out are not supported"
-        )
-    if unet.sample_size is None:
-        raise ModelBroken("unet/config.json: sample_size is missing")
-    if unet.cross_attention_dim != text.hidden_size:
-        raise ModelBroken(
-            f"unet/config.json: cross_attention_dim {unet.cross_attention_dim} differs from"
-            f" the text encoder's hidden_size {text.hidden_size}"
-        )
-    check_vocabulary("tokenizer", tokens, "text_encoder", text.vocab_size)
-
-
-def check_vocabulary(tokenizer: str, tokens: int, encoder: str, known: int) -> None:
-    """Raises: ModelBroken where the tokenizer has words that the encoder does not know."""
-    if tokens > known:
-        raise ModelBroken(f"{tokenizer}: {tokens} tokens, but {encoder} has {known}")

@@ -495,7 +495,9 @@ class ImageOptions(_message.Message):
     seed: _builtins.int
     """Default 0. The same seed gives the same image."""
     scheduler: _builtins.str
-    """"", "ddim", "euler" or "dpmpp_2m"; empty for the model's own."""
+    """"", or one that ListModels names for the model: "ddim", "euler", "dpmpp_2m", "lcm"; flows: "euler", "dpmpp_2m".
+    Empty for the model's own.
+    """
     cache_level: Global___CacheLevel.ValueType
     """Step caching."""
     preview_every: _builtins.int

@@ -81,7 +81,7 @@ BROKEN: list[tuple[Change, type[UpbeatError], str]] = [
     (edit(INDEX, _class_name="OddPipeline"), Unsupported, "OddPipeline"),
     (edit(INDEX, unet=["diffusers", "SD3Transformer2DModel"]), Unsupported, "SD3Transformer2DModel"),
     (edit(INDEX, vae=None), ModelBroken, "vae is missing"),
-    (edit(INDEX, scheduler=["diffusers", "LCMScheduler"]), Unsupported, "LCMScheduler"),
+    (edit(INDEX, scheduler=["diffusers", "HeunDiscreteScheduler"]), Unsupported, "HeunDiscrete"),
     (remove(UNET), ModelBroken, "unet/diffusion_pytorch_model.safetensors is missing"),
     (cut(UNET), ModelBroken, "unet/diffusion_pytorch_model.safetensors is broken"),
     (cut("text_encoder/model.safetensors"), ModelBroken, "text_encoder/model.safetensors is broken"),
@@ -95,7 +95,7 @@ BROKEN: list[tuple[Change, type[UpbeatError], str]] = [
         ModelBroken,
         "scheduler/scheduler_config.json",
     ),
-    (edit("unet/config.json", time_cond_proj_dim=8), Unsupported, "time_cond_proj_dim"),
+    (edit("unet/config.json", class_embed_type="timestep"), Unsupported, "class_embed_type"),
     (edit("unet/config.json", sample_size=None), ModelBroken, "sample_size"),
     (write("upbeat.json", '{"shared": ["vae"]}'), ModelBroken, "shared must be an object"),
     (write("upbeat.json", '{"shared": {"vae": "/vae"}}'), ModelBroken, "shared.vae"),
@@ -148,7 +148,7 @@ def test_defaults_without_a_file(copied: Path) -> None:
 
 def test_another_own_scheduler(copied: Path) -> None:
     edit(INDEX, scheduler=["diffusers", "EulerDiscreteScheduler"])(copied)
-    assert load_components(copied, ImageSettings()).scheduler_class == "EulerDiscreteScheduler"
+    assert load_components(copied, ImageSettings()).sampling.own_class == "EulerDiscreteScheduler"
 
 
 def test_parts_of_a_neighbour(folder: Path, tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_info(loaded: ImagePipeline) -> None:
     info = loaded.info
     assert (info.name, info.modality, info.sizes) == ("tiny", "image", ((128, 128),))
     assert (info.default_steps, info.max_steps) == (6, 150)
-    assert info.schedulers == ("ddim", "euler", "dpmpp_2m")
+    assert info.schedulers == ("ddim", "euler", "dpmpp_2m", "lcm")
     assert info.parameters > 10_000
 
 

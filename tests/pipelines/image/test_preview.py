@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipelines.image.preview import fit_preview
-from pipelines.image.samplers import new_sampler, predicted_clean
+from pipelines.image.samplers import Sampling, predicted_clean
 from pipelines.image.vae import Vae
 
 
@@ -66,7 +66,7 @@ def test_clean_prediction_inverts_the_noising() -> None:
     config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     for name in ("ddim", "euler", "dpmpp_2m"):
         for kind in ("epsilon", "v_prediction", "sample"):
-            sampler = new_sampler(name, "DDIMScheduler", {**config, "prediction_type": kind}, 10)
+            sampler = Sampling("DDIMScheduler", {**config, "prediction_type": kind}).new(name, 10)
             timestep = sampler.timesteps[3:4]
             alpha = sampler.alphas_cumprod[timestep.long()].double()
             a, s = alpha.sqrt().float(), (1 - alpha).sqrt().float()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from pipelines.image.samplers import new_sampler, predicted_clean
+from pipelines.image.samplers import Sampling, predicted_clean
 from pipelines.image.step_cache.schedule import Schedule
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
@@ -20,7 +20,7 @@ def schedule(kind: str, name: str = "ddim", steps: int = 10) -> tuple[Schedule, 
         sampler = FlowMatchEulerDiscreteScheduler(shift=3.0)
         sampler.set_timesteps(steps)
     else:
-        sampler = new_sampler(name, "DDIMScheduler", {**CONFIG, "prediction_type": kind}, steps)
+        sampler = Sampling("DDIMScheduler", {**CONFIG, "prediction_type": kind}).new(name, steps)
     return Schedule.of(sampler), sampler
 
 

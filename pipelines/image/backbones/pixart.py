@@ -1,0 +1,117 @@
+"""PixArt-alpha and PixArt-Sigma (Chen et al. 2023, 2024): a transformer told by T5, or by a CLIP text encoder
+in small models, through cross-attention that leaves out padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+
+from pipelines.errors import ModelBroken, Unsupported
+from pipelines.image.backbones.base import Conditioning, Pass, Prompt, stacked
+from pipelines.image.backbones.text import (
+    check_vocabulary,
+    ids_of,
+    mask_of,
+    padded_tokens,
+    t5_states,
+    transformer_macs,
+)
+from pipelines.image.divisible import divisible, plain
+
+PARTS: Final = {
+    "transformer": ("PixArtTransformer2DModel",),
+    "text_encoder": ("T5EncoderModel", "CLIPTextModel"),
+    "tokenizer": ("T5Tokenizer", "CLIPTokenizer"),
+}
+UNSUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {}
+_TOKENS: Final = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
+
+
+class PixArt:
+    """`Backbone` of the family."""
+
+    takes_negative = True
+    distilled = False
+    largest = 0
+
+    def __init__(self, parts: Mapping[str, Any], index: Mapping[str, Any]) -> None:
+        self.network = parts["transformer"]
+        self._encoder, self._tokenizer = parts["text_encoder"], parts["tokenizer"]
+        self.encoders = (self._encoder,)
+        self.context_tokens = min(_TOKENS[index["_class_name"]], int(self._tokenizer.model_max_length))
+        self._check()
+
+    @property
+    def channels(self) -> int:
+        return int(self.network.config.in_channels)
+
+    @property
+    def own_size(self) -> tuple[int, int]:
+        side = int(self.network.config.sample_size)
+        return side, side
+
+    @property
+    def multiple(self) -> int:
+        return int(self.network.config.patch_size)
+
+    def guided(self, guidance: float) -> bool:
+        return guidance > 1
+
+    def tokenize(self, texts: list[str]) -> list[Prompt]:
+        """In small letters, as diffusers does it."""
+        lower = [text.lower().strip() for text in texts]
+        return [(tokens,) for tokens in padded_tokens(self._tokenizer, lower, self.context_tokens)]
+
+    def encode(self, passes: Sequence[Pass]) -> list[Conditioning]:
+        ids, mask = ids_of(passes, 0, self._encoder), mask_of(passes, 0, self._encoder)
+        if hasattr(self._encoder.config, "d_model"):
+            text = t5_states(self._encoder, ids, mask)
+        else:
+            text = self._encoder(ids, attention_mask=mask).last_hidden_state
+        sizes = torch.tensor([(each.height, each.width) for each in passes]).to(text)
+        rows = range(len(passes))
+        return [
+            Conditioning({"text": text[n : n + 1].clone(), "mask": mask[n : n + 1], "size": sizes[n : n + 1]})
+            for n in rows
+        ]
+
+    def evaluate(
+        self, latents: torch.Tensor, times: torch.Tensor, conditioning: Sequence[Conditioning]
+    ) -> torch.Tensor:
+        config = self.network.config
+        macs = transformer_macs(
+            latents, config.patch_size, config.num_attention_heads, config.attention_head_dim
+        )
+        raw = self.network(
+            divisible(latents, macs),
+            encoder_hidden_states=divisible(stacked(conditioning, "text"), macs),
+            encoder_attention_mask=stacked(conditioning, "mask"),
+            timestep=times,
+            added_cond_kwargs=self._added(conditioning),
+            return_dict=False,
+        )[0]
+        return plain(raw)[:, : self.channels]  # the rest is a predicted variance, which no sampler uses
+
+    def _added(self, conditioning: Sequence[Conditioning]) -> dict[str, torch.Tensor | None]:
+        if not self.network.use_additional_conditions:
+            return {"resolution": None, "aspect_ratio": None}
+        size = stacked(conditioning, "size")
+        return {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}
+
+    def _check(self) -> None:
+        """Parts that do not belong together."""
+        network, text = self.network.config, self._encoder.config
+        if network.out_channels not in (network.in_channels, 2 * network.in_channels):
+            raise Unsupported(
+                f"transformer/config.json: {network.in_channels} channels in and {network.out_channels} out"
+                " are not supported"
+            )
+        wanted = network.caption_channels or network.cross_attention_dim
+        if wanted != text.hidden_size:
+            raise ModelBroken(
+                f"transformer/config.json: captions of width {wanted}, but the text encoder's hidden_size is"
+                f" {text.hidden_size}"
+            )
+        check_vocabulary("tokenizer", len(self._tokenizer), "text_encoder", text.vocab_size)
