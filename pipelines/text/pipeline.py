@@ -179,8 +179,9 @@ class TextPipeline:
         return self._cost.estimate(batch)
 
     def observe(self, batch: Batch, device_ms: float) -> None:
-        self._cost.observe(batch, device_ms)
-        self._drafting.observe(batch, device_ms)
+        if batch.work is not END:
+            self._cost.observe(batch, device_ms)
+            self._drafting.observe(batch, device_ms)
 
     def leased(self, job: Job) -> int:
         """Blocks that no other job holds."""

@@ -158,3 +158,15 @@ def test_chunks_of_an_answer_ahead_begin_anew_with_the_revision(drive: Drive) ->
         assert isinstance(chunk, TokenChunk)
         texts[chunk.revision] = texts.get(chunk.revision, "") + chunk.text
     assert texts[1] == texts[2]
+
+
+def test_a_slice_that_only_ends_an_answer_teaches_the_cost_models_nothing(drive: Drive) -> None:
+    driver = drive()
+    job = driver.admit(Sampling(max_tokens=2))
+    driver.revise(job, 1, TEXT, ahead=9)
+    driver.drain()
+    driver.revise(job, 1, TEXT, final=True)
+    batch = driver.plan()
+    assert batch is not None
+    driver.finish(batch)
+    driver.pipeline.observe(batch, 0.01)
