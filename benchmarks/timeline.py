@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -19,17 +20,20 @@ from benchmarks.load import Arrival
 from pipelines.contract import Budget, Emitted, Job, Pipeline, RawAudio
 from pipelines.device import CpuDevice
 from pipelines.messages import (
+    Cancel,
     Credits,
     Done,
     Failed,
     JobClass,
     Playback,
+    Stop,
     Submit,
     TextRequest,
     TokenChunk,
     Update,
 )
 from server.executor.executor import DeviceExecutor
+from server.executor.inbox import Arrival as Message
 from server.executor.intake import Intake
 from server.executor.link import CREDITS
 from server.executor.recording import Recording
@@ -79,11 +83,18 @@ class Stream:
 
     def dry_s(self) -> float:
         """Silence inside a voice that is played from its first chunk on."""
-        dry, ends_s = 0.0, math.inf
+        return sum(self._silences())
+
+    def underruns(self) -> int:
+        """How often that voice fell silent."""
+        return len(list(self._silences()))
+
+    def _silences(self) -> Iterator[float]:
+        ends_s = math.inf
         for when, seconds in self.chunks:
-            dry += max(0.0, when - ends_s)
-            ends_s = max(when, ends_s if ends_s < math.inf else when) + seconds
-        return dry
+            if when > ends_s:
+                yield when - ends_s
+            ends_s = (when if ends_s == math.inf else max(when, ends_s)) + seconds
 
 
 class Listener:
@@ -134,8 +145,11 @@ class Run:
         plan: list[Arrival],
         recording: Recording | None = None,
         scope: str = "",
+        until_s: float = math.inf,
     ) -> None:
-        """scope: of cached prefixes, so that a later run finds nothing of an earlier one."""
+        """scope: of cached prefixes, so that a later run finds nothing of an earlier one. until_s: the end,
+        whoever is not done yet."""
+        self._until_s = until_s
         self._scope = scope
         self.outcome = Outcome()
         self._clock = CoreClock()
@@ -157,15 +171,25 @@ class Run:
         self._intake = Intake(pipelines, self._executor.inbox.post)
 
     def go(self) -> Outcome:
-        """Until every job has ended."""
-        while self._left:
+        """Until every job has ended, or the time is over."""
+        while self._left and self._clock.now() < self._until_s:
             self._events()
             if not self._executor.step():
-                self._clock.skip_to(min(self._next_arrival_s(), self._next_play_s))
+                self._clock.skip_to(min(self._next_arrival_s(), self._next_play_s, self._until_s))
+        if self._left:
+            self._stop()
         counters = self._executor.counters
         self.outcome.busy_s, self.outcome.preemptions = counters.busy_s, counters.preemptions
         self.outcome.cost_error = counters.cost_errors()
         return self.outcome
+
+    def _stop(self) -> None:
+        """Cancel what is left."""
+        for number, stream in self.outcome.streams.items():
+            if stream.done_s == math.inf:
+                self._executor.inbox.post(Message(Cancel(number)))
+        self._executor.inbox.post(Message(Stop()))
+        self._executor.run()
 
     def _next_arrival_s(self) -> float:
         return self._plan[self._upcoming].at_s if self._upcoming < len(self._plan) else math.inf

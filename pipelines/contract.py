@@ -71,6 +71,7 @@ class Job:
     or to read (-inf before the first output); until `ahead_until_s` so much is left that the job need not
     be hurried. `in_slice` is true from plan until the slice has ended. `rank` is the class that the job
     stands in now (by inheritance, commitment, being ahead); set when it is offered to the scheduler.
+    `pressed`: at full quality the deadline would be missed, so `admit` lowers it where the client allows it.
     """
 
     id: int
@@ -87,6 +88,7 @@ class Job:
     credits: int = 1
     consumer: Job | None = None
     state: Any = None
+    pressed: bool = False
     cancelled: bool = False
     in_slice: bool = False
     served_ms: float = 0.0

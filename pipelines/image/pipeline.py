@@ -109,7 +109,8 @@ class ImagePipeline:
                 f"{self._info.name} works on {self._settings.max_jobs} images already",
                 retry_after_s=self._next_free_s(),
             )
-        plan, quality = affordable(prepared, len(self._jobs) / self._settings.max_jobs)
+        load = 1.0 if job.pressed else len(self._jobs) / self._settings.max_jobs
+        plan, quality = affordable(prepared, load)
         job.state = self._state(plan, quality)
         self._jobs[job.id] = job
 

@@ -18,7 +18,7 @@ from pipelines.messages import JobClass
 
 FLOORS = {JobClass.REALTIME: 0.20, JobClass.INTERACTIVE: 0.10, JobClass.STANDARD: 0.05, JobClass.BATCH: 0.02}
 QUANTA_KEPT = 4.0
-LEAD_MS = 250.0
+LEAD_MS = 100.0
 
 
 class TenantAccounts:

@@ -248,6 +248,7 @@ class DeviceExecutor:
         piece.device_ms += spent_ms
         self.counters.busy_s += spent_ms / 1000
         self._scheduler.charge(piece.running(), spent_ms, self._waiting())
+        self._book.forecaster.used(piece.slot.rank, spent_ms, end_s)
         for job, last in self._endings:
             self._book.finish(job, last, piece.device_ms)
         self._endings.clear()

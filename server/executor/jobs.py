@@ -18,17 +18,22 @@ from pipelines.messages import (
     DeviceTimings,
     Done,
     Failed,
+    ImageRequest,
     Playback,
     Promote,
     PromptRevision,
     Submit,
     Update,
 )
+from server.executor.forecast import Forecaster, check, goes_before, size_of
 from server.executor.guard import guarded
 from server.executor.inbox import Arrival
 from server.executor.listeners import played
 from server.executor.recording import Admitted, Recording, Released, Updated
 from server.executor.scheduler import Scheduler
+
+LOWERED = 0.5
+"""What a lowered image costs, over a full one: half of the steps."""
 
 
 def failed(error: UpbeatError) -> Failed:
@@ -60,6 +65,8 @@ class JobBook:
         self._finished: set[int] = set()
         self._deferred: dict[int, list[Arrival]] = {}
         self._entered_s: dict[int, float] = {}
+        self._completed: set[int] = set()
+        self.forecaster = Forecaster()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -115,16 +122,33 @@ class JobBook:
             if arrival.error is not None:
                 raise arrival.error
             pipeline = self._pipelines[message.pipeline]
+            size = size_of(pipeline.info, message.request)
+            self._check_deadline(job, size)
             guarded("admission", lambda: pipeline.admit(job, arrival.prepared))
         except UpbeatError as error:
             self._emit(job, failed(error))
             return
         self._jobs[job.id] = job
         self._scheduler.enter(job.tenant)
+        self.forecaster.enter(job, size)
         self._record_admission(job, arrival.prepared)
         if message.first is not None:
             self._update(job, arrival.first)
         self.refresh(job)
+
+    def _check_deadline(self, job: Job, size: float) -> None:
+        """Quality yields before service does. Raises: Exhausted, where the deadline would be missed."""
+        if math.isinf(job.deadline_s) or not job.committed:
+            return
+        ahead = [other for other in self._jobs.values() if goes_before(other, job)]
+        left_ms = (job.deadline_s - job.arrived_s) * 1000
+        found = self.forecaster.forecast(job, size, ahead)
+        request = job.request
+        may_lower = isinstance(request, ImageRequest) and request.allow_lower_quality
+        if found is not None and found.p90_ms > left_ms and may_lower:
+            job.pressed = True
+            found = self.forecaster.forecast(job, size * LOWERED, ahead)
+        check(found, left_ms, job.pipeline)
 
     def _update(self, job: Job, prepared: object, error: UpbeatError | None = None) -> None:
         try:
@@ -223,6 +247,8 @@ class JobBook:
         if job.cancelled or self.is_finished(job) or job.id not in self._jobs:
             return
         self._finished.add(job.id)
+        if isinstance(last, Done):
+            self._completed.add(job.id)
         self._scheduler.withdraw(job)
         if job.in_slice:
             job.queue_ms += self._suspended_ms(job, slice_ms)
@@ -240,6 +266,8 @@ class JobBook:
         del self._jobs[job.id]
         self._scheduler.withdraw(job)
         self._scheduler.leave(job.tenant)
+        self.forecaster.leave(job, completed=job.id in self._completed)
+        self._completed.discard(job.id)
         self._finished.discard(job.id)
         self._deferred.pop(job.id, None)
         pipeline = self._pipelines[job.pipeline]

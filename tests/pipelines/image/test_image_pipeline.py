@@ -252,6 +252,13 @@ def test_quality_yields_before_service_does(driver: Any, folder: Path) -> None:
     assert (done.usage.evaluations, done.usage.evaluations_skipped) == (9, 19)
     assert done.quality == "cache level fast"
     driver.release(crowded)
+    driver.finish(alone)
+    driver.release(alone)
+    request = ImageRequest("a boat", steps=28, allow_lower_quality=True, width=64, height=64)
+    pressed = Job(99, "tiny", "local", JobClass.STANDARD, request, pressed=True)
+    driver.pipeline.admit(pressed, driver.pipeline.prepare(request, None))
+    assert state_of(pressed).quality == "cache level fast, 14 of 28 steps"
+    driver.pipeline.release(pressed)
     firm = driver.admit(steps=28, width=64, height=64)
     assert state_of(firm).cache is None and state_of(firm).quality == "full"
 

@@ -1,0 +1,82 @@
+"""Voices never run dry: `python -m benchmarks.voices [--minutes N] [--json FILE]`, one minute by default.
+
+As many voices as half of what the device could speak, at least four, each read out without a pause and played
+as it comes, beside images and long prompts that saturate the device. Underruns are chunks that came after
+their listener had run dry; none are allowed. Time is the executor thread's CPU time (`timeline`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.load import Sizes, arrivals
+from benchmarks.stats import machine, percentile
+from benchmarks.timeline import PROMISE_MS, Run, Stream
+from pipelines.contract import Pipeline
+from pipelines.loading import LoadPlan, load_all
+from server.executor.device_process import settle
+from server.executor.scheduler import Scheduler
+
+LEAST = 4
+SENTENCE = "The boat is on the water, and the water is calm. "
+SENTENCE_S = 3.0
+
+
+def capacity(pipelines: dict[str, Pipeline]) -> float:
+    """Seconds of speech a second of the device makes."""
+    plan = arrivals(pipelines, [0.0] * 4, 1, {"voice": 1.0}, Sizes(SENTENCE * 4))
+    made = Run(pipelines, Scheduler(PROMISE_MS), plan).go()
+    return sum(held for stream in made.streams.values() for _, held in stream.chunks) / made.busy_s
+
+
+def measure(pipelines: dict[str, Pipeline], voices: int, seconds: float) -> list[Stream]:
+    """The voices' streams, beside enough images and prompts to keep the device busy for so long."""
+    spoken = Sizes(SENTENCE * max(1, round(seconds / SENTENCE_S)))
+    plan = arrivals(pipelines, [number / voices for number in range(voices)], 1, {"voice": 1.0}, spoken)
+    every_s = 0.25
+    times = [number * every_s for number in range(int(seconds / every_s))]
+    plan += arrivals(pipelines, times, 2, {"image": 0.6, "long": 0.4}, Sizes())
+    plan.sort(key=lambda each: each.at_s)
+    done = Run(pipelines, Scheduler(PROMISE_MS), plan, until_s=seconds, scope="voices").go()
+    return [stream for stream in done.streams.values() if stream.kind == "voice"]
+
+
+def report(streams: list[Stream], speed: float) -> dict[str, float]:
+    """Underruns, silence in all, and what was heard."""
+    first = [stream.first_ms for stream in streams]
+    return {
+        "voices": float(len(streams)),
+        "speech_seconds_a_device_second": speed,
+        "heard_s": sum(held for stream in streams for _, held in stream.chunks),
+        "underruns": float(sum(stream.underruns() for stream in streams)),
+        "dry_s": sum(stream.dry_s() for stream in streams),
+        "first_audio_p99_ms": percentile(first, 0.99),
+    }
+
+
+def main() -> None:
+    """Command line; exit code 1 where a voice ran dry."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--json", type=Path, help="write the report there")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pipelines = load_all(LoadPlan(transcription=False, max_jobs=4096))
+    settle()
+    with torch.inference_mode():
+        speed = capacity(pipelines)
+        found = report(measure(pipelines, max(LEAST, int(speed / 2)), options.minutes * 60), speed)
+    print("\n".join(f"{name:34} {value:10.1f}" for name, value in found.items()))
+    if options.json:
+        body = {"name": "voices", "hardware": machine(), "minutes": options.minutes, "upbeat": found}
+        options.json.write_text(json.dumps(body, indent=1) + "\n")
+    sys.exit(found["underruns"] > 0)
+
+
+if __name__ == "__main__":
+    main()
