@@ -1,8 +1,9 @@
 """Voices never run dry: `python -m benchmarks.voices [--minutes N] [--json FILE]`, one minute by default.
 
-As many voices as half of what the device could speak, at least four, each read out without a pause and played
-as it comes, beside images and long prompts that saturate the device. Underruns are chunks that came after
-their listener had run dry; none are allowed. Time is the executor thread's CPU time (`timeline`).
+As many voices as half of what the device could speak, at least four, each speaking for a minute, then the
+next, and played as it comes, beside images and long prompts that saturate the device. Underruns are chunks
+that came after their listener had run dry; none are allowed. Time is the executor thread's CPU time
+(`timeline`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from server.executor.device_process import settle
 from server.executor.scheduler import Scheduler
 
 LEAST = 4
+TURN_S = 60.0
 SENTENCE = "The boat is on the water, and the water is calm. "
 SENTENCE_S = 3.0
 
@@ -36,8 +38,10 @@ def capacity(pipelines: dict[str, Pipeline]) -> float:
 
 def measure(pipelines: dict[str, Pipeline], voices: int, seconds: float) -> list[Stream]:
     """The voices' streams, beside enough images and prompts to keep the device busy for so long."""
-    spoken = Sizes(SENTENCE * max(1, round(seconds / SENTENCE_S)))
-    plan = arrivals(pipelines, [number / voices for number in range(voices)], 1, {"voice": 1.0}, spoken)
+    spoken = Sizes(SENTENCE * max(1, round(min(seconds, TURN_S) / SENTENCE_S)))
+    turns = range(max(1, round(seconds / TURN_S)))
+    starts = [turn * TURN_S + number / voices for turn in turns for number in range(voices)]
+    plan = arrivals(pipelines, starts, 1, {"voice": 1.0}, spoken)
     every_s = 0.25
     times = [number * every_s for number in range(int(seconds / every_s))]
     plan += arrivals(pipelines, times, 2, {"image": 0.6, "long": 0.4}, Sizes())
