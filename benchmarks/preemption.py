@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.arms import ARMS
 from benchmarks.load import MIX, QLLM_MIX, QUICK, Arrival, Sizes, arrivals, from_trace, poisson
-from benchmarks.preemption_report import ArmFigures, figures, print_rows, ratios
+from benchmarks.preemption_report import ArmFigures, cost_errors, figures, print_rows, ratios
 from benchmarks.stats import machine
 from benchmarks.timeline import PROMISE_MS, Outcome, Run, Stream
 from pipelines.contract import Pipeline
@@ -155,6 +155,7 @@ def _report(
         "clock": "CPU time of the executor's thread; idle time skipped",
         "sizes": asdict(QUICK if options.quick else Sizes()),
         "replayed_suspensions": kept["replayed_suspensions"],
+        "cost_error_median": cost_errors(kept),
     }
     arms = {name: row.values for name, row in rows.items()}
     body: dict[str, object] = {"name": "preemption", "hardware": machine(), "command": machine()["command"]}

@@ -102,6 +102,12 @@ def _background_done(window: dict[str, Any]) -> int:
     return sum(raw["kind"] in ("image", "long") and raw["done_s"] <= until_s for raw in made)
 
 
+def cost_errors(kept: Kept) -> dict[str, float]:
+    """Median relative error of the last arm's predictions, by pipeline and kind of slice."""
+    windows = [window[OURS]["cost_error"] for window in kept["windows"]]
+    return {name: percentile([w[name] for w in windows if name in w], 0.5) for name in windows[0]}
+
+
 def ratios(kept: Kept, rows: dict[str, ArmFigures]) -> dict[str, object]:
     """Above 1 where the last arm is better; means are paired by arrival, with 95 % intervals."""
     found: dict[str, object] = {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from pipelines.messages import Stats
 from server.events import Timings, TurnDone
@@ -20,6 +22,21 @@ MARKS = {
     "image_ms": ("image", "From the commit to the finished image", LONG),
     "total_ms": ("turn", "From the commit to the end of the turn", LONG),
 }
+
+
+class CostErrors(Collector):  # type: ignore[misc]
+    """How far predictions of slices are off, in the median; a series a pipeline and kind of slice."""
+
+    def __init__(self, stats: Callable[[], Stats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        text = "Median relative error of the last predictions of a slice's device time"
+        family = GaugeMetricFamily("upbeat_cost_error", text, labels=("pipeline", "kind"))
+        for name, error in self._stats().cost_error.items():
+            pipeline, _, kind = name.rpartition("/")
+            family.add_metric((pipeline, kind), error)
+        yield family
 
 
 class Metrics:
@@ -50,6 +67,7 @@ class Metrics:
         self._gauge("jobs_running", "Jobs on the device", lambda: stats().running)
         self._gauge("jobs_suspended", "Jobs whose slice is suspended", lambda: stats().suspended)
         self._gauge("jobs_queued", "Jobs that wait for the device", lambda: stats().queued)
+        self.registry.register(CostErrors(stats))
 
     def rpc(self, method: str, code: str) -> None:
         self._rpcs.labels(method, code).inc()

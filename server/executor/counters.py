@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
+from pipelines.contract import Batch
 from server.executor.gaps import Gaps
 
 KEPT = 256
@@ -22,12 +23,12 @@ class Counters:
     gaps: Gaps = field(default_factory=Gaps)
     _errors: dict[str, deque[float]] = field(default_factory=dict)
 
-    def saw_cost(self, pipeline: str, predicted_ms: float, device_ms: float) -> None:
+    def saw_cost(self, batch: Batch, predicted_ms: float, device_ms: float) -> None:
         """How far a prediction was off."""
         if device_ms > 0:
-            kept = self._errors.setdefault(pipeline, deque(maxlen=KEPT))
+            kept = self._errors.setdefault(f"{batch.pipeline}/{batch.kind}", deque(maxlen=KEPT))
             kept.append(abs(predicted_ms - device_ms) / device_ms)
 
     def cost_errors(self) -> dict[str, float]:
-        """Median relative error of the last predictions, by pipeline."""
-        return {pipeline: median(tuple(kept)) for pipeline, kept in list(self._errors.items()) if kept}
+        """Median relative error of the last predictions, by pipeline/kind of slice."""
+        return {name: median(tuple(kept)) for name, kept in list(self._errors.items()) if kept}

@@ -8,6 +8,7 @@ import grpc
 from upbeat.v1 import gateway_pb2 as pb
 from upbeat.v1 import types_pb2
 
+from pipelines.messages import Stats
 from server.app import RunningServer
 from server.metrics import Metrics
 from tests.converse import Client
@@ -57,6 +58,15 @@ async def test_an_interruption_is_measured(
     await client.turn()
     await client.end()
     assert _value(running, "barge_in_stop_seconds_count") - before == 1
+
+
+def test_errors_of_predictions_have_a_series_each() -> None:
+    metrics = Metrics()
+    stats = Stats(0, 0, 0, 0, 0, 0.0, 0.0, cost_error={"my/text/decode": 0.25, "voice/audio": 0.1})
+    metrics.watch(lambda: 0, lambda: True, lambda: stats)
+    for pipeline, kind, error in (("my/text", "decode", 0.25), ("voice", "audio", 0.1)):
+        labels = {"pipeline": pipeline, "kind": kind}
+        assert metrics.registry.get_sample_value("upbeat_cost_error", labels) == error
 
 
 def test_prometheus_reads_it() -> None:
