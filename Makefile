@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup protos check test test-all demo serve eval-models clean
+.PHONY: help setup protos check test test-all demo serve eval-models bench-gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ eval-models: setup  ## measure the embedded models on unseen prompts
 	@$(BIN)/python -m training.eval_text
 	@$(BIN)/python -m training.eval_image
 	@$(BIN)/python -m training.eval_voice
+
+bench-gpu:  ## on a machine with a GPU, torch and triton: equality, timings, JSON; ARGS=--dry-run without one
+	@$(PYTHON) -m benchmarks.gpu $(ARGS)
 
 clean:  ## remove what the commands above made
 	@rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

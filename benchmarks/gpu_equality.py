@@ -1,0 +1,77 @@
+"""Equality of every kernel with its specification: edge cases that the interpreter runs too, and real
+sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks import kernel_checks as checks
+from benchmarks.kernel_checks import Heads, Rig, poisoned_memory, rig
+from kernels.sampling import RowSampling
+
+SMALL, REAL = Heads(6, 2, 12), Heads(32, 8, 128)
+Check = Callable[[Rig], None]
+
+
+def edges() -> dict[str, Check]:
+    """Small enough for the interpreter."""
+    rows = [RowSampling(3), RowSampling(4, 9, 0.8), RowSampling(5, 2**64 - 3, 1.2, 5, 0.9, 0.01)]
+    return {
+        "paged_decode": lambda r: checks.paged_decode(r, SMALL, [1, 0, 3], [300, 0, 16]),
+        "paged_decode, window": lambda r: checks.paged_decode(r, SMALL, [2, 1], [90, 5], window=20),
+        "paged_decode, tree": lambda r: checks.paged_decode(r, SMALL, [7, 3], [70, 3], tree=True, window=16),
+        "shared_prefix": lambda r: checks.shared_prefix(r, SMALL, [1, 2, 1], [80, 70, 65], 64),
+        "paged_prefill": lambda r: checks.paged_prefill(r, SMALL, [20, 1, 3], [20, 40, 70], window=30),
+        "rms_norm": lambda r: checks.rms_norm(r, 3, 65),
+        "rope_append": lambda r: checks.rope_append(r, SMALL, 3, norms=True),
+        "gate_multiply": lambda r: checks.gate(r, 3, 50, "silu"),
+        "gate_multiply, gelu": lambda r: checks.gate(r, 3, 50, "gelu"),
+        "gate_multiply, tanh": lambda r: checks.gate(r, 3, 50, "gelu_tanh"),
+        "quantised_linear_8": lambda r: checks.quantised(r, 3, 64, 33, 8, 32),
+        "quantised_linear_4": lambda r: checks.quantised(r, 8, 64, 33, 4, 32),
+        "perturbed_argmax": lambda r: checks.drawn(r, 1030, rows),
+        "accept_drafts": lambda r: checks.accepted(r, [5, 0, 9], 9, chain=False),
+        "group_norm_silu": lambda r: checks.group_norm(r, 2, 12, 3, (7, 9), silu=True),
+        "modulate": lambda r: checks.modulate(r, 2, 3, 40),
+        "latent_step": lambda r: checks.latent_step(r, 3, 3, 1030),
+        "overlap_add": lambda r: checks.overlap_add(r, 2, 5, 15, 4, normalise=True),
+    }
+
+
+def real() -> dict[str, Check]:
+    """Sizes of decoding and denoising."""
+    rows = [RowSampling(3, seed, 0.8, 50, 0.9) for seed in range(8)]
+    return {
+        "paged_decode, long": lambda r: checks.paged_decode(r, REAL, [1, 4, 1], [3000, 700, 4096]),
+        "shared_prefix, long": lambda r: checks.shared_prefix(r, REAL, [1] * 16, [2100] * 16, 2048),
+        "paged_prefill, long": lambda r: checks.paged_prefill(r, REAL, [512, 100], [1500, 100]),
+        "rms_norm, wide": lambda r: checks.rms_norm(r, 64, 4096),
+        "rope_append, wide": lambda r: checks.rope_append(r, REAL, 64, norms=False),
+        "gate_multiply, wide": lambda r: checks.gate(r, 64, 14336, "silu"),
+        "quantised_linear_8, wide": lambda r: checks.quantised(r, 8, 4096, 4096, 8, 128),
+        "quantised_linear_4, wide": lambda r: checks.quantised(r, 1, 4096, 4096, 4, 128),
+        "perturbed_argmax, wide": lambda r: checks.drawn(r, 128256, rows),
+        "group_norm_silu, wide": lambda r: checks.group_norm(r, 2, 320, 32, (128, 128), silu=True),
+        "modulate, wide": lambda r: checks.modulate(r, 2, 4096, 1152),
+        "latent_step, wide": lambda r: checks.latent_step(r, 8, 3, 65536),
+        "overlap_add, wide": lambda r: checks.overlap_add(r, 4, 400, 1024, 256, normalise=True),
+    }
+
+
+def measure(device: torch.device, *, tiny: bool) -> dict[str, Any]:
+    """{"passed": number, "failed": {check: message}} over fp32, bf16 and fp16."""
+    passed, failed = 0, {}
+    for name, check in (edges() if tiny else edges() | real()).items():
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            try:
+                with poisoned_memory():
+                    check(rig(str(device), dtype))
+                passed += 1
+            except (AssertionError, RuntimeError) as error:
+                failed[f"{name}, {dtype}"] = str(error)[:500]
+                print(f"  differs: {name}, {dtype}: {str(error)[:200]}")
+    print(f"  {passed} equal, {len(failed)} not")
+    return {"passed": passed, "failed": failed}

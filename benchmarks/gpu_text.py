@@ -1,0 +1,109 @@
+"""Text decoding at a model's shape beside the memory's bandwidth, with all kernels, without, and without
+each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from benchmarks.llama import computed, packed, random_decoder
+from kernels import RowSampling, draw
+from kernels.timings import forced
+from pipelines.text.config import ModelConfig
+from pipelines.text.model import Decoder
+
+STEPS = 20
+KERNELS = ("paged_decode", "rms_norm", "add_rms_norm", "rope_append", "gate_multiply", "perturbed_argmax")
+
+
+def measure(
+    config: ModelConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    batches: Sequence[tuple[int, int]],
+    bytes_per_s: float,
+    steps: int = STEPS,
+    warm: int = 1,
+) -> dict[str, Any]:
+    """Milliseconds of a decode step of (rows, context), sampling included; `bound_ms`: reading weights and
+    KV once at `bytes_per_s`."""
+    decoder = random_decoder(config, dtype, device)
+    arms = {"plain torch": (), "all kernels": KERNELS}
+    arms |= {f"without {name}": tuple(k for k in KERNELS if k != name) for name in KERNELS}
+    found: dict[str, Any] = {}
+    for rows, context in batches:
+        slots = rows * (-(-context // 16)) * 16
+        cache = decoder.new_cache(slots)
+        for layer in cache:
+            layer.normal_()
+        read = (
+            weight_bytes(decoder)
+            + 2 * rows * context * config.kv_heads * config.head_dim * config.layers * dtype.itemsize
+        )
+        row = {"bound_ms": read / bytes_per_s * 1e3}
+        calls = {name: one_step(decoder, cache, rows, context, on) for name, on in arms.items()}
+        row |= alternated(calls, device, steps, warm)
+        if device.type == "cuda":
+            with forced(*KERNELS):
+                row["all kernels, captured"] = captured(decoder, cache, rows, context, steps)
+        found[f"{rows} rows, {context} tokens"] = row
+        times = ", ".join(f"{name} {value:.2f}" for name, value in row.items())
+        print(f"  {rows} rows, {context} tokens, ms a step: {times}")
+    return found
+
+
+def weight_bytes(decoder: Decoder) -> int:
+    """What a step reads of the weights: all but the embedding."""
+    config = decoder.config
+    return (config.parameters - config.vocab * config.hidden) * decoder.dtype.itemsize
+
+
+def one_step(
+    decoder: Decoder, cache: Sequence[torch.Tensor], rows: int, context: int, on: Sequence[str]
+) -> Callable[[], object]:
+    """A step that draws a token for each row, as the pipeline does: plan, forward, sample, one transfer."""
+    sampling = [RowSampling(context, seed, 0.8, 50, 0.9) for seed in range(rows)]
+
+    def step() -> object:
+        with forced(*on):
+            batch = packed([1] * rows, [context] * rows, cache, decoder.config.vocab)
+            return draw(computed(decoder, batch, cache), sampling)
+
+    return step
+
+
+def alternated(
+    calls: dict[str, Callable[[], object]], device: torch.device, rounds: int, warm: int
+) -> dict[str, float]:
+    """Mean milliseconds of each; arms in turn, `warm` rounds first that do not count."""
+    spent = dict.fromkeys(calls, 0.0)
+    for number in range(-warm, rounds):
+        for name, call in calls.items():
+            began = settled(device)
+            call()
+            if number >= 0:
+                spent[name] += (settled(device) - began) * 1e3 / rounds
+    return spent
+
+
+def captured(decoder: Decoder, cache: Sequence[torch.Tensor], rows: int, context: int, steps: int) -> float:
+    """The forward pass alone as one CUDA graph: no launch is waited for."""
+    batch = packed([1] * rows, [context] * rows, cache, decoder.config.vocab)
+    computed(decoder, batch, cache)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        computed(decoder, batch, cache)
+    began = settled(cache[0].device)
+    for _ in range(steps):
+        graph.replay()
+    return (settled(cache[0].device) - began) * 1e3 / steps
+
+
+def settled(device: torch.device) -> float:
+    """The time, in seconds, once the device has done all."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
