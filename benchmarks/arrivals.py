@@ -1,4 +1,4 @@
-"""Arrivals in real time through an executor: what the preemption benchmarks share."""
+"""Arrivals in real time through an executor, on any device: for `benchmarks.gpu_preemption`."""
 
 from __future__ import annotations
 
