@@ -183,7 +183,7 @@ def text_sections(pipelines: dict[str, Pipeline], quick: bool) -> Row:
     arms, found = Arms(pipelines), Row()
     every = ("cold", "warm", "prefill", "answer ahead", "think ahead")
     pair = ("cold", "answer ahead")
-    count = 3 if quick else 60
+    count = 3 if quick else 24
     asked = questions(count) or problems(count)
     arms.run(asked[0], typed(asked[0].text, 600), every)
     found["questions, 240 a minute"] = section("questions, 240 a minute", arms, asked, typing(240, 0), every)
@@ -193,7 +193,7 @@ def text_sections(pipelines: dict[str, Pipeline], quick: bool) -> Row:
     found["dialogue turns, 240 a minute"] = section(
         "dialogue turns, 240 a minute", arms, dialogues(count), typing(240, 0), pair
     )
-    few = problems(3 if quick else 40)
+    few = problems(3 if quick else 16)
     for speed, rate in (
         [(600, 0.2)] if quick else [(120, 0.0), (600, 0.0), (240, 0.05), (240, 0.2), (600, 0.2)]
     ):
@@ -228,7 +228,7 @@ def long_sections(quick: bool) -> Row:
     found = Row()
     arms.run(long_prompt(5, 99), typed(long_prompt(5, 99).text, 600), which)
     for sentences in (20, 200) if quick else (5, 20, 50, 100, 200):
-        cases = [long_prompt(sentences, seed) for seed in range(1 if quick else 4)]
+        cases = [long_prompt(sentences, seed) for seed in range(1 if quick else 3)]
         name = f"{sentences} sentences"
         found[name] = section(name, arms, cases, typing(600, 0), which)
     return found
@@ -242,7 +242,7 @@ def media_section(pipelines: dict[str, Pipeline], quick: bool) -> Row:
     found = Row()
     which = ("cold", "prefill", "answer ahead")
     voice = Arms(pipelines, text=infos["text"], speech=infos["speech"])
-    cases = problems(2 if quick else 30)
+    cases = problems(2 if quick else 16)
     voice.run(cases[0], typed(cases[0].text, 600), which)
     found["spoken answers"] = section("spoken answers", voice, cases, typing(240, 0), which)
     scenes = [Case(f"Draw {what}.", 1) for what in ("a red star", "two blue rings", "a green boat on water")]
@@ -365,6 +365,7 @@ def main() -> None:
     parser.add_argument(
         "--hostile", type=int, default=0, help="so many sessions beside a hostile one, and stop"
     )
+    parser.add_argument("--only", choices=("text", "length", "long", "media", "real"), default="")
     parser.add_argument("--json", type=Path, help="write the report there")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -377,14 +378,25 @@ def main() -> None:
         elif options.hostile:
             sections["hostile"] = hostile_section(pipelines, options.hostile)
         else:
-            sections |= text_sections(pipelines, options.quick)
-            sections["by length"] = Row() if options.quick else by_length(pipelines, 48)
-            sections["long"] = long_sections(options.quick)
-            sections["media"] = media_section(pipelines, options.quick)
-    if not options.accuracy and not options.hostile:
+            sections |= plain_sections(pipelines, options.quick, options.only)
+    if not options.accuracy and not options.hostile and options.only in ("", "real"):
         sections["real time"] = asyncio.run(real_section(1 if options.quick else 4))
     if options.json:
         options.json.write_text(json.dumps(report(sections, options.quick), indent=1) + "\n")
+
+
+def plain_sections(pipelines: dict[str, Pipeline], quick: bool, only: str) -> Row:
+    """The sections on the skipping clock, or only one of them."""
+    found = Row()
+    if only in ("", "text"):
+        found |= text_sections(pipelines, quick)
+    if only == "length" or not (only or quick):
+        found["by length"] = by_length(pipelines, 36)
+    if only in ("", "long"):
+        found["long"] = long_sections(quick)
+    if only in ("", "media"):
+        found["media"] = media_section(pipelines, quick)
+    return found
 
 
 def report(sections: Row, quick: bool) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from clients.events import Audio, Done, Event, Image, Token
+from clients.events import Audio, Discarded, Done, Event, Image, Token
 
 
 @dataclass(slots=True)
@@ -30,6 +30,9 @@ class Answer:
                 self._mark("first_token", now_s)
                 self.text += event.text
                 self.tokens += event.tokens
+            case Discarded():
+                self.text, self.tokens = "", 0
+                self.marks.pop("first_token", None)
             case Audio():
                 self._mark("first_audio", now_s)
                 self.pcm16.append(event.pcm16)

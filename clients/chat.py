@@ -20,7 +20,8 @@ from rich.console import Console
 from upbeat.v1.types_pb2 import IMAGE_TRIGGER_ALWAYS, IMAGE_TRIGGER_MODEL, ImageOptions
 
 from clients.answer import Answer
-from clients.client import ModalityName, Upbeat
+from clients.client import ModalityName, PartialPrompts, Upbeat
+from clients.edits import Prompting, Recorder
 from clients.keys import PROMPT, Key, edit
 from clients.media import SUFFIXES, play, write_wav
 from clients.screen import Layout, Screen, reuse
@@ -35,12 +36,15 @@ SEND_EVERY_S = 0.06
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
     """draw: a picture with each answer. draw_asked: only where the text model asks for one. out: folder for
-    sound and pictures."""
+    sound, pictures and recorded prompts. ahead: what is done before Enter. record: keep how each prompt was
+    typed."""
 
     speak: bool
     draw: bool
     draw_asked: bool
     out: Path
+    ahead: PartialPrompts = "default"
+    record: bool = False
 
     @property
     def modalities(self) -> tuple[ModalityName, ...]:
@@ -53,11 +57,15 @@ async def chat(upbeat: Upbeat, console: Console, options: ChatOptions) -> None:
     """Turn by turn until the input ends. Raises: ClientError."""
     trigger = IMAGE_TRIGGER_ALWAYS if options.draw else IMAGE_TRIGGER_MODEL
     image = ImageOptions(trigger=trigger) if "image" in options.modalities else None
-    async with upbeat.converse(modalities=options.modalities, image=image) as talk:
-        turn = 0
+    ahead = options.ahead
+    async with upbeat.converse(modalities=options.modalities, image=image, partial_prompts=ahead) as talk:
+        turn, recorder = 0, Recorder(talk, asyncio.get_running_loop().time)
         with _keyboard(console) as keyboard:
-            while await _ask(talk, keyboard):
+            while await _ask(recorder, keyboard):
                 turn += 1
+                if options.record:
+                    options.out.mkdir(parents=True, exist_ok=True)
+                    recorder.script.save(options.out / f"prompt-{turn}.jsonl")
                 answer = await _answer(talk, console, keyboard)
                 _keep(answer, console, options, turn)
 
@@ -75,7 +83,7 @@ def _keyboard(console: Console) -> Iterator[Keyboard | None]:
         yield keyboard
 
 
-async def _ask(talk: Talk, keyboard: Keyboard | None) -> bool:
+async def _ask(talk: Prompting, keyboard: Keyboard | None) -> bool:
     """Commits the next prompt; False if there is none."""
     if keyboard is None:
         while line := await asyncio.to_thread(sys.stdin.readline):
@@ -102,7 +110,7 @@ async def _ask(talk: Talk, keyboard: Keyboard | None) -> bool:
             return True
 
 
-async def _send(talk: Talk, sent: str, wanted: str) -> str:
+async def _send(talk: Prompting, sent: str, wanted: str) -> str:
     """Brings the prompt from `sent` to `wanted`, which it returns."""
     change = edit(sent, wanted)
     if change is not None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import grpc
 import typer
@@ -17,7 +17,7 @@ from upbeat.v1.types_pb2 import CacheLevel, ImageOptions, VoiceOptions
 from clients import chat as chatting
 from clients import demo as demonstration
 from clients import oneshot
-from clients.client import DEFAULT_TARGET, Upbeat
+from clients.client import DEFAULT_TARGET, PartialPrompts, Upbeat
 from clients.errors import ClientError
 from clients.explain import explain
 from clients.media import BadFile
@@ -43,9 +43,22 @@ Certificate = Annotated[
     Path | None,
     typer.Option("--ca", metavar="FILE", envvar="UPBEAT_CA", help="Speak TLS, trusting this PEM file."),
 ]
+Ahead = Annotated[
+    str,
+    typer.Option(help="What is done before the prompt is complete: off, prefill, answer_ahead, think_ahead."),
+]
 Model = Annotated[
     str, typer.Option(help="Which model; `upbeat models` lists them. Default: the server's own.")
 ]
+
+
+def _mode(name: str) -> PartialPrompts:
+    """Raises: typer.BadParameter."""
+    for known in get_args(PartialPrompts):
+        if name == known:
+            mode: PartialPrompts = known
+            return mode
+    raise typer.BadParameter(f"--ahead: one of {', '.join(get_args(PartialPrompts))}, not {name!r}")
 
 
 def main() -> None:
@@ -124,7 +137,11 @@ def chat(
     draw_asked: Annotated[
         bool, typer.Option("--draw-asked", help="Pictures only where the text model asks for one.")
     ] = False,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for sound and pictures.")] = Path("chat"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for what is kept.")] = Path("chat"),
+    ahead: Ahead = "default",
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep how each prompt was typed, for `upbeat replay`.")
+    ] = False,
     server: Server = DEFAULT_TARGET,
     token: Token = "",
     ca: Certificate = None,
@@ -136,8 +153,26 @@ def chat(
     Enter asks, Enter during an answer interrupts it, Ctrl-D leaves. Without a terminal each line of
     the input is a prompt: **echo "What is a boat?" | upbeat chat**
     """
-    options = chatting.ChatOptions(speak=speak, draw=draw, draw_asked=draw_asked, out=out)
+    mode = _mode(ahead)
+    options = chatting.ChatOptions(speak, draw, draw_asked, out, mode, record)
     connected(lambda upbeat: chatting.chat(upbeat, console, options), server, token, ca)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", exists=True, dir_okay=False)],
+    speed: Annotated[float, typer.Option(min=0.01, help="So many times as fast as it was typed.")] = 1.0,
+    ahead: Ahead = "answer_ahead",
+    server: Server = DEFAULT_TARGET,
+    token: Token = "",
+    ca: Certificate = None,
+) -> None:
+    """Type a recorded prompt again, and show what came when.
+
+    Example: **upbeat chat --record**, then **upbeat replay chat/prompt-1.jsonl --ahead think_ahead**
+    """
+    mode = _mode(ahead)
+    connected(lambda upbeat: oneshot.replayed(upbeat, console, file, speed, mode), server, token, ca)
 
 
 @app.command()

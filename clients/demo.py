@@ -13,11 +13,12 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
 from clients.answer import Answer
-from clients.client import ModalityName, Upbeat
+from clients.client import ModalityName, PartialPrompts, Upbeat
 from clients.errors import ClientError
 from clients.explain import explain
 from clients.launch import START_S, ServerFailed, running_server, serving
@@ -56,16 +57,19 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (demo/)"
     )
+    parser.add_argument(
+        "--ahead", default="default", choices=get_args(PartialPrompts), help="what is done before the commit"
+    )
     options = parser.parse_args()
-    sys.exit(run(options.out, options.server))
+    sys.exit(run(options.out, options.server, options.ahead))
 
 
-def run(out: Path, server: str = "") -> int:
+def run(out: Path, server: str = "", ahead: PartialPrompts = "default") -> int:
     """The whole demo; returns the exit code."""
     console = Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        return asyncio.run(hold(console, out, server))
+        return asyncio.run(hold(console, out, server, ahead))
     except ServerFailed as error:
         console.print(f"\nThe demo failed: {error}", style="red", markup=False)
     except ClientError as error:
@@ -78,7 +82,7 @@ def run(out: Path, server: str = "") -> int:
     return 1
 
 
-async def hold(console: Console, out: Path, server: str) -> int:
+async def hold(console: Console, out: Path, server: str, ahead: PartialPrompts) -> int:
     """One conversation, shown on `console`; returns the exit code. Raises: ClientError, ServerFailed."""
     screen = Screen(console)
     console.print("[bold]Upbeat: one stream, three modalities[/]\n")
@@ -86,7 +90,7 @@ async def hold(console: Console, out: Path, server: str) -> int:
         _address(console, out, server) as address,
         Upbeat(address) as upbeat,
         asyncio.timeout(TURN_S),
-        upbeat.converse(modalities=MODALITIES) as talk,
+        upbeat.converse(modalities=MODALITIES, partial_prompts=ahead) as talk,
     ):
         await _type(talk, screen)
         answer = await _listen(talk, screen)

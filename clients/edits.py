@@ -77,15 +77,16 @@ class Recorder:
         self._clock = clock
         self._began_s: float | None = None
         self._length = 0
+        self._ended = False
         self._edits: list[Edit] = []
 
     @property
     def script(self) -> EditScript:
-        """What was recorded since the last commit."""
+        """Of the latest prompt."""
         return EditScript(tuple(self._edits))
 
     async def append(self, text: str) -> None:
-        self._keep(self._length, text)
+        self._keep(None, text)
         await self._talk.append(text)
 
     async def revise(self, from_char: int, text: str) -> None:
@@ -96,14 +97,19 @@ class Recorder:
         """Ends the prompt; a text that replaces it is kept as its last edit."""
         if text is not None:
             self._keep(0, text)
+        self._ended = True
         await self._talk.commit(text)
 
-    def _keep(self, from_char: int, text: str) -> None:
+    def _keep(self, from_char: int | None, text: str) -> None:
+        """from_char None: at the end."""
         now_s = self._clock()
+        if self._ended:
+            self._edits, self._length, self._began_s, self._ended = [], 0, None, False
         if self._began_s is None:
             self._began_s = now_s
-        self._edits.append(Edit(1000.0 * (now_s - self._began_s), from_char, text))
-        self._length = from_char + len(text)
+        at = self._length if from_char is None else from_char
+        self._edits.append(Edit(1000.0 * (now_s - self._began_s), at, text))
+        self._length = at + len(text)
 
 
 async def replay(talk: Prompting, script: EditScript, speed: float = 1.0) -> None:

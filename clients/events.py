@@ -29,7 +29,8 @@ class Ready(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token(Event):
-    """A piece of the answer: complete characters, never taken back. `tokens` says how many it completes."""
+    """A piece of the answer: complete characters, taken back by `Discarded` only. `tokens`: how many it
+    completes."""
 
     text: str
     tokens: int

@@ -16,13 +16,40 @@ from upbeat.v1 import gateway_pb2 as gateway
 from upbeat.v1.types_pb2 import ImageOptions, Modality, VoiceOptions
 
 from clients.answer import Answer
-from clients.client import Upbeat
-from clients.events import Image, Transcript
+from clients.client import PartialPrompts, Upbeat
+from clients.edits import EditScript, replay
+from clients.events import Image, Thought, Transcript
 from clients.media import MIMES, BadFile, read_wav, thumbnail, write_wav
+from clients.screen import Layout, Screen, reuse, timings_table, work_table
 from clients.timeline import summary, svg
 
 PREVIEW_COLUMNS = 32
 PIECE_S = 0.1
+
+
+async def replayed(upbeat: Upbeat, console: Console, file: Path, speed: float, mode: PartialPrompts) -> None:
+    """A recorded prompt typed again; shows the answer, the thoughts, the times and the work. Raises:
+    ClientError, BadFile."""
+    try:
+        script = EditScript.load(file)
+    except ValueError as error:
+        raise BadFile(str(error)) from error
+    loop = asyncio.get_running_loop()
+    screen, answer = Screen(console, Layout.TEXT), Answer()
+    async with upbeat.converse(partial_prompts=mode, thoughts=mode == "think_ahead") as talk:
+        await replay(talk, script, speed)
+        committed_s = loop.time()
+        async for event in talk:
+            now_s = loop.time() - committed_s
+            if isinstance(event, Thought):
+                console.print(f"[dim]{event.action}[/] {event.text}")
+            answer.add(event, now_s)
+            screen.show(event, answer, now_s)
+        screen.end(answer, loop.time() - committed_s)
+    if answer.done is not None:
+        console.print(timings_table(answer))
+        console.print(work_table(answer))
+        console.print(reuse(answer), soft_wrap=True)
 
 
 async def say(

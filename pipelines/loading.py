@@ -19,9 +19,11 @@ EMBEDDED_IMAGES = ("upbeat-image-unet", "upbeat-image-dit")
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """Folders ("" or none for the embedded models) and the limits that pipelines keep."""
+    """Folders ("" or none for the embedded models; no thinker where there is none) and the limits that
+    pipelines keep."""
 
     text: str = ""
+    thinker: str = ""
     images: tuple[str, ...] = ()
     loras: Mapping[str, str] = field(default_factory=dict)
     speech: str = ""
@@ -37,7 +39,8 @@ class LoadPlan:
 def load_all(plan: LoadPlan, progress: Callable[[str], None] = lambda _: None) -> dict[str, Pipeline]:
     """Every pipeline by name. Raises: ModelBroken or Unsupported, naming folder and file."""
     loaders: list[tuple[str, Callable[[], Pipeline]]] = [
-        ("text", lambda: _text(plan)),
+        ("text", lambda: _text(plan, plan.text)),
+        *((("thinker", lambda: _text(plan, plan.thinker)),) if plan.thinker else ()),
         ("speech", lambda: _speech(plan)),
         *(("images", functools.partial(_image, plan, folder)) for folder in image_folders(plan.images)),
     ]
@@ -63,11 +66,11 @@ def folder_of(given: str, embedded: str) -> Path:
     return folder
 
 
-def _text(plan: LoadPlan) -> Pipeline:
+def _text(plan: LoadPlan, given: str) -> Pipeline:
     from pipelines.text.pipeline import TextPipeline
     from pipelines.text.settings import TextSettings
 
-    folder = folder_of(plan.text, "upbeat-text")
+    folder = folder_of(given, "upbeat-text")
     try:
         settings = TextSettings(
             device=plan.device, dtype=plan.dtype, kv_tokens=plan.kv_tokens, max_jobs=plan.max_jobs

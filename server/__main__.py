@@ -38,6 +38,10 @@ def main(
         ),
     ] = None,
     speech: Folder = None,
+    thinker: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Second text model, which may think ahead."),
+    ] = None,
     lora: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FILE", help="LoRA add-on; more than once for more.")
     ] = None,
@@ -48,7 +52,9 @@ def main(
 ) -> None:
     try:
         settings = load(config) if config else Config()
-        settings = override(settings, text, image or (), speech, lora or (), listen, metrics_port, threads)
+        settings = override(
+            settings, text, image or (), speech, lora or (), listen, metrics_port, threads, thinker
+        )
         logs.configure(settings.log_level)
         _run(settings)
     except UpbeatError as error:
@@ -65,9 +71,10 @@ def override(
     listen: str | None = None,
     metrics_port: int | None = None,
     threads: int | None = None,
+    thinker: Path | None = None,
 ) -> Config:
     """The settings with the options that were given; raises as the settings do."""
-    folders = {"text": text, "speech": speech}
+    folders = {"text": text, "speech": speech, "thinker": thinker}
     device: dict[str, object] = {name: str(path) for name, path in folders.items() if path is not None}
     if given := tuple(map(str, images)):
         device["images"] = given

@@ -83,3 +83,11 @@ async def test_a_commit_that_replaces_the_text_is_recorded() -> None:
     await recorder.append("x")
     await recorder.commit("y")
     assert recorder.script.edits == (Edit(0.0, 0, "x"), Edit(0.0, 0, "y"))
+
+
+async def test_a_recorder_begins_anew_behind_a_commit() -> None:
+    recorder = Recorder(FakeTalk(), lambda: 5.0)
+    await recorder.append("first")
+    await recorder.commit()
+    await recorder.append("second")
+    assert recorder.script == EditScript((Edit(0.0, 0, "second"),))

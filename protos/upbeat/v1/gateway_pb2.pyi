@@ -122,7 +122,11 @@ class ConverseStart(_message.Message):
     COMMIT_ON_SILENCE_FIELD_NUMBER: _builtins.int
     partial_prompt_mode: _types_pb2.PartialPromptMode.ValueType
     partial_prompt_policy: _builtins.str
-    """Name of the policy that decides when to work ahead; empty for the mode's default."""
+    """When to work ahead, NAME or NAME=NUMBER; empty for the mode's default. PREFILL and ANSWER_AHEAD: "wait_k=3"
+    (words; the default with ANSWER_AHEAD), "hold_n=2" (words), "local_agreement", "pause=250" (milliseconds),
+    "completeness=250", "clause", "sentence", "chunk=12" (words). THINK_AHEAD: "sentence" (default), "clause",
+    "chunk=12".
+    """
     thoughts: _builtins.bool
     """Report what the model thinks ahead of the commit."""
     emit_before_commit: _builtins.bool

@@ -883,7 +883,7 @@ Global___TokenDetail: _TypeAlias = TokenDetail  # noqa: Y015
 
 @_typing.final
 class TokenEvent(_message.Message):
-    """A piece of the answer: complete UTF-8, never taken back."""
+    """A piece of the answer: complete UTF-8, never taken back unless emit_before_commit was asked for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -15,6 +15,7 @@ from pipelines.messages import (
     Failed,
     FinishReason,
     JobClass,
+    Promote,
     PromptRevision,
     TokenChunk,
 )
@@ -141,6 +142,21 @@ def test_rule_4_uncommitted_work_is_promoted_at_commit() -> None:
     bench.submit(S, pipeline="other")
     bench.run()
     assert [each for each, chunk in bench.out if isinstance(chunk, Done)] == [job, 2]
+
+
+def test_rule_4_a_job_that_ran_ahead_is_promoted_with_its_turn() -> None:
+    voice, text = ToyPipeline("speech"), ToyPipeline("text", max_rows=1)
+    bench = Bench(voice, text)
+    speech = bench.submit(R, pipeline="speech", committed=False, credits=0)
+    first = PromptRevision(1, "ahead", True)
+    early = bench.submit(S, pipeline="text", committed=False, first=first)
+    rival = bench.submit(S, pipeline="text")
+    bench.send(Promote(early, consumer=speech))
+    bench.send(Promote(speech))
+    bench.send(Promote(99))
+    bench.run()
+    order = [job for job, chunk in bench.out if isinstance(chunk, Done)]
+    assert order == [early, rival]
 
 
 def test_rule_5_a_producer_inherits_its_consumers_deadline() -> None:
