@@ -5,9 +5,10 @@ The noise comes from a counter-based integer hash, so it needs no generator stat
 device, in every batch and after every preemption; adding Gumbel noise and taking the argmax draws from the
 softmax (Gumbel, 1954; Maddison et al., 2014). Temperature 0 takes the argmax alone.
 
-Processing, in this order: repetition penalty (Keskar et al., 2019) over all ids so far, presence and
-frequency penalties over the generated ids, temperature, top-k, top-p (Holtzman et al., 2019), min-p. Each
-filter keeps ties with the last id it keeps. Log-probabilities are those of the unprocessed logits.
+Processing, in this order: the ids that are allowed, repetition penalty (Keskar et al., 2019) over all ids so
+far, presence and frequency penalties over the generated ids, temperature, top-k, top-p (Holtzman et al.,
+2019), min-p. Each filter keeps ties with the last id it keeps. Log-probabilities are those of the
+unprocessed logits.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class RowSampling:
 
     `seen`: all ids so far, needed only with a repetition penalty; `generated`: those after the prompt,
     needed only with presence or frequency penalties. logprobs: how many alternatives to report, -1 for none
-    at all (not even the drawn one's).
+    at all (not even the drawn one's). allowed: bool `[vocab]`, the ids that may be drawn, None for
+    all.
     """
 
     position: int
@@ -48,11 +50,12 @@ class RowSampling:
     seen: Sequence[int] = ()
     generated: Sequence[int] = ()
     logprobs: int = -1
+    allowed: Tensor | None = None
 
     @property
     def plain(self) -> bool:
         """The argmax of the logits as they are."""
-        return self.temperature == 0.0 and not self.penalised
+        return self.temperature == 0.0 and not self.penalised and self.allowed is None
 
     @property
     def penalised(self) -> bool:
@@ -112,6 +115,8 @@ def perturbed_argmax(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
 def perturbed(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     """What the argmax is taken of; `logits` is a copy and is changed."""
     for scores, row in zip(logits, rows, strict=True):
+        if row.allowed is not None:
+            scores.masked_fill_(~row.allowed.to(scores.device), -math.inf)
         if row.penalised:
             _penalise(scores, row)
     heat = logits.new_tensor([row.temperature for row in rows]).unsqueeze(1)

@@ -46,7 +46,10 @@ class Message(Value, frozen=True):
 
 
 class Sampling(Value, frozen=True):
-    """How tokens are drawn. Keyed by position: the token at position t depends on (seed, t) alone."""
+    """How tokens are drawn. Keyed by position: the token at position t depends on (seed, t) alone.
+
+    json_schema or regex: what the answer must follow, "" for nothing.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -59,6 +62,8 @@ class Sampling(Value, frozen=True):
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
     logprobs: int = 0
+    json_schema: str = ""
+    regex: str = ""
 
 
 class TextRequest(Value, frozen=True):

@@ -47,7 +47,15 @@ class Committer:
                 state.table.append(1)
             state.accepted += place < right
             piece, reason = self._say(state, token)
-            said = Piece(said.text + piece.text, said.tokens + piece.tokens)
+            said = _joined(said, piece)
+            if state.constraint is not None and token.id not in self.eos:
+                wrong = state.constraint.consume(token.id)
+                if wrong:
+                    state.finished = True
+                    failed = Failed("InvalidRequest", wrong[:300], state.constraint.field)
+                    return [*self._chunks(state, said), failed]
+                if state.constraint.complete:
+                    said, reason = _joined(said, state.stream.finish()), FinishReason.STOP
             if reason is not None:
                 state.ending = reason
                 return [*self._chunks(state, said), *(self.end(state) if state.final else ())]
@@ -72,7 +80,7 @@ class Committer:
             return piece, None
         rest = state.stream.finish()
         reason = FinishReason.STOP if rest.stopped else limit
-        return Piece(piece.text + rest.text, piece.tokens + rest.tokens), reason
+        return _joined(piece, rest), reason
 
     def _chunks(self, state: TextState, piece: Piece) -> list[Emitted]:
         """One chunk, or none where everything is held back."""
@@ -87,3 +95,7 @@ class Committer:
 
     def _text(self, token: int) -> str:
         return self.tokenizer.content(token).decode(errors="replace")
+
+
+def _joined(first: Piece, then: Piece) -> Piece:
+    return Piece(first.text + then.text, first.tokens + then.tokens)

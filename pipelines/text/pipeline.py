@@ -14,20 +14,21 @@ from pathlib import Path
 
 import torch
 
-from kernels import Drawn, draw
+from kernels import Drawn, RowSampling, draw
 from pipelines.contract import Batch, Budget, Emission, Estimate, Job, Pressure
 from pipelines.cost import UNKNOWN, CostModel
 from pipelines.errors import Exhausted, InvalidRequest
 from pipelines.messages import Input, ModelInfo, PromptRevision, Request, TextRequest
 from pipelines.text.commit import Committer
 from pipelines.text.config import ModelConfig, load_config
+from pipelines.text.constraint import Constraints
 from pipelines.text.loader import load_weights
 from pipelines.text.memory import KvMemory, context_tokens, pool_tokens, slots_for
 from pipelines.text.model import Decoder
 from pipelines.text.packing import draws, pack
 from pipelines.text.planner import Planner, Row, Work
 from pipelines.text.prefix_index import root_key
-from pipelines.text.requests import PreparedPrompt, check_request, prepare_prompt
+from pipelines.text.requests import PreparedPrompt, PreparedRequest, check_request, prepare_prompt
 from pipelines.text.settings import TextSettings
 from pipelines.text.speculation.drafting import Drafting
 from pipelines.text.speculation.verifier import questions
@@ -64,6 +65,7 @@ class TextPipeline:
         self._drafting = Drafting(
             settings.drafters, config.vocab, config.eos, config.context, settings.max_chunk
         )
+        self._constraints = Constraints(tokenizer, config.vocab, config.eos)
         self._committer = Committer(name, tokenizer, config.eos, config.context, self._memory.index)
         on_cpu = torch.device(settings.device).type == "cpu"
         self._drawn_at_once = max(1, _DRAWN_SCORES // config.vocab) if on_cpu else settings.max_rows
@@ -95,12 +97,15 @@ class TextPipeline:
         return self._info
 
     def prepare(self, request: Request, value: Input | None) -> object:
-        """The checked request, or a revision as token ids. Thread-safe. Raises: InvalidRequest."""
+        """The checked request, or a revision as token ids. Thread-safe.
+
+        Raises: InvalidRequest, Unsupported.
+        """
         if not isinstance(request, TextRequest):
             raise InvalidRequest("model", f"{self._info.name} is a text model")
         if value is None:
             check_request(request, self._config.vocab, self._config.context)
-            return request
+            return PreparedRequest(request, self._constraints.of(request.sampling))
         if not isinstance(value, PromptRevision):
             raise InvalidRequest("input", "a text model takes prompt revisions")
         return prepare_prompt(self._tokenizer, request, value, self._config.context)
@@ -108,17 +113,19 @@ class TextPipeline:
     def admit(self, job: Job, prepared: object) -> None:
         """Raises: Exhausted when `max_jobs` are admitted. Those that run ahead of their commit count against
         their like only: they never keep committed work out."""
-        assert isinstance(prepared, TextRequest)
+        assert isinstance(prepared, PreparedRequest)
+        request = prepared.request
         alike = sum(1 for other in self._admitted.values() if other.committed == job.committed)
         if alike >= self._settings.max_jobs:
             raise Exhausted(
                 f"{self._info.name}: {self._settings.max_jobs} jobs are running",
                 retry_after_s=self._next_end_s(),
             )
-        stream = TextStream(prepared.sampling.stop, strips_space=self._tokenizer.strips_space)
-        job.state = TextState(
-            prepared.sampling, self._memory.table(), stream, [root_key(job.tenant, prepared.cache_scope)]
-        )
+        stream = TextStream(request.sampling.stop, strips_space=self._tokenizer.strips_space)
+        keys = [root_key(job.tenant, request.cache_scope)]
+        job.state = TextState(request.sampling, self._memory.table(), stream, keys)
+        if prepared.constraint is not None:
+            job.state.constraint = prepared.constraint.copy()
         self._admitted[job.id] = job
 
     def update(self, job: Job, prepared: object) -> None:
@@ -160,8 +167,12 @@ class TextPipeline:
         states = [_state(job) for job in batch.rows]
         drawing = [i for i, count in enumerate(work.counts) if draws(states[i], count)]
         packed = pack(states, work.counts, work.drafts, self._memory)
-        asked = [question for i in drawing for question in questions(states[i], work.drafts[i])]
         logits = yield from self._decoder.forward(packed, self._memory.cache, work.every)
+        asked: list[RowSampling] = []
+        for i in drawing:
+            if states[i].constraint is not None:
+                yield None
+            asked += questions(states[i], work.drafts[i])
         drawn: list[Drawn] = []
         while logits is not None and len(drawn) < len(asked):
             yield None

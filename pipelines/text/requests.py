@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.errors import InvalidRequest
 from pipelines.messages import Message, PromptRevision, Sampling, TextRequest
+from pipelines.text.constraint import Constraint
 from pipelines.text.tokenizer import ChatTokenizer
 
 ROLES = ("system", "user", "assistant")
@@ -26,6 +27,14 @@ class PreparedPrompt:
     ids: tuple[int, ...]
     final: bool
     ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A checked request. constraint: to be copied by each job that follows it."""
+
+    request: TextRequest
+    constraint: Constraint | None = None
 
 
 def check_request(request: TextRequest, vocab: int, context: int) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from kernels import RowSampling
 from pipelines.errors import WrongState
 from pipelines.messages import FinishReason, Sampling, Usage
 from pipelines.simultaneous.alignment import common_prefix, next_draft
+from pipelines.text.constraint import Constraint
 from pipelines.text.kv_cache import BLOCK, BlockTable
 from pipelines.text.prefix_index import PrefixIndex, next_key
 from pipelines.text.requests import PreparedPrompt
@@ -47,6 +50,7 @@ class TextState:
     rolled_back: int = 0
     given: tuple[int, ...] = ()
     drafters: JobDrafters | None = None
+    constraint: Constraint | None = None
     drafted: int = 0
     accepted: int = 0
 
@@ -88,6 +92,8 @@ class TextState:
         self.draft = next_draft(self.tokens[self.prompt_length :], self.draft)
         if self.drawn:
             self.stream = self.stream.fresh()
+            if self.constraint is not None:
+                self.constraint.restart()
         if prompt.final:
             self.drafted = self.accepted = 0
         self.tokens = list(prompt.ids)
@@ -133,8 +139,8 @@ class TextState:
         self.given = tuple(answer)
         self.drafters = None
 
-    def row_sampling(self, draft: Sequence[int] = ()) -> RowSampling:
-        """How the token behind the known ones, and behind `draft`, is drawn."""
+    def row_sampling(self, draft: Sequence[int] = (), allowed: Tensor | None = None) -> RowSampling:
+        """How the token behind the known ones, and behind `draft`, is drawn; `allowed`: which ids may be."""
         asked = self.sampling
         counted = asked.presence_penalty or asked.frequency_penalty
         repeated = counted or asked.repetition_penalty != 1.0
@@ -152,6 +158,7 @@ class TextState:
             seen=seen,
             generated=seen[self.prompt_length :] if counted else (),
             logprobs=asked.logprobs or -1,
+            allowed=allowed,
         )
 
     def reached_limit(self, context: int) -> FinishReason | None:

@@ -23,6 +23,7 @@ CACHE_LEVELS = {
 MAX_SCOPE_CHARS = 256
 MAX_PROMPT_CHARS = 10_000
 MAX_TOP_K = 1 << 20
+MAX_GRAMMAR_CHARS = 65_536
 MAX_STEPS = 150
 MAX_LORAS = 8
 MAX_IMAGE_BYTES = 16 << 20
@@ -31,8 +32,6 @@ MAX_LORA_WEIGHT = 8.0
 
 def sampling(wire: types_pb2.Sampling, prefix: str, context_tokens: int) -> Sampling:
     """Raises: InvalidRequest, Unsupported."""
-    fields.not_served(wire.json_schema, prefix + "json_schema", "constrained answers are not served yet")
-    fields.not_served(wire.regex, prefix + "regex", "constrained answers are not served yet")
     longest = context_tokens or 1 << 20
     return Sampling(
         temperature=fields.number(wire, prefix, "temperature", 0, 2, 0.0),
@@ -48,6 +47,8 @@ def sampling(wire: types_pb2.Sampling, prefix: str, context_tokens: int) -> Samp
         max_tokens=fields.count(wire, prefix, "max_tokens", 1, longest, min(256, longest)),
         stop=_stop(wire, prefix + "stop"),
         logprobs=fields.count(wire, prefix, "logprobs", 0, 20, 0),
+        json_schema=fields.text(wire.json_schema, prefix + "json_schema", MAX_GRAMMAR_CHARS),
+        regex=fields.text(wire.regex, prefix + "regex", MAX_GRAMMAR_CHARS),
     )
 
 

@@ -87,7 +87,9 @@ BAD: list[tuple[str, Attempt, str, str]] = [
     ("unknown voice", say(voice="nobody"), "NOT_FOUND", "voice"),
     ("silent text", say(""), "INVALID_ARGUMENT", "text"),
     ("rate of 9", say(rate=9.0), "INVALID_ARGUMENT", "rate"),
-    ("JSON schema", write(json_schema="{}"), "UNIMPLEMENTED", "json_schema"),
+    ("JSON schema", write(json_schema='{"type": "strin"}'), "INVALID_ARGUMENT", "sampling.json_schema"),
+    ("regex", write(regex="[a-z"), "INVALID_ARGUMENT", "sampling.regex"),
+    ("both", write(regex="[a-z]", json_schema="{}"), "INVALID_ARGUMENT", "sampling.regex"),
 ]
 
 

@@ -77,8 +77,8 @@ def _sampled(**values: object) -> pb.GenerateTextRequest:
         (_sampled(logprobs=21), "INVALID_ARGUMENT", "sampling.logprobs"),
         (_sampled(stop=["x"] * 9), "INVALID_ARGUMENT", "sampling.stop"),
         (_sampled(stop=["x", ""]), "INVALID_ARGUMENT", "sampling.stop[1]"),
-        (_sampled(json_schema="{}"), "UNIMPLEMENTED", "sampling.json_schema"),
-        (_sampled(regex=".*"), "UNIMPLEMENTED", "sampling.regex"),
+        (_sampled(json_schema="x" * 65_537), "INVALID_ARGUMENT", "sampling.json_schema"),
+        (_sampled(regex="x" * 65_537), "INVALID_ARGUMENT", "sampling.regex"),
         (
             pb.GenerateTextRequest(prompt="Hi", service=types_pb2.ServiceOptions(service_class=9)),  # type: ignore[arg-type]
             "INVALID_ARGUMENT",

@@ -1,13 +1,14 @@
 """What a slice costs by how many tokens it drafts, measured online.
 
 For each number of rows, steps of drafted tokens keep a moving time. What was not measured lies between its
-neighbours; beyond the last it is taken to cost little more, so that it is tried and then known. What was not
-seen for long is forgotten and tried again. How slow the device is just now (`level`) is taken out of what
-is kept: sizes are compared, and each was seen at another moment.
+neighbours; beyond the last, up to about twice as far, it is taken to cost little more, so that it is tried
+and then known. What was not seen for long is forgotten and tried again. How slow the device is just now
+(`level`) is taken out of what is kept: sizes are compared, and each was seen at another moment.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 FORGOTTEN = 400
 
 _UNTRIED = 0.01
+_FIRST = 8
 _WINDOW = 21
 _LEVEL_WEIGHT = 0.25
 
@@ -72,6 +74,8 @@ class VerifyCost:
             place = bisect_left(curve, (drafted, 0.0))
             if place == len(curve):
                 last, ms = curve[-1]
+                if drafted > 2 * last + _FIRST:
+                    return math.inf
                 return level * ms * (1 + _UNTRIED * (drafted - last))
             right, right_ms = curve[place]
             if right == drafted:

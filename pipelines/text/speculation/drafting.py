@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.contract import Batch, Budget
+from pipelines.text.constraint import Constraint
 from pipelines.text.packing import draws
 from pipelines.text.planner import Planner, Row
 from pipelines.text.speculation.cost import VerifyCost
-from pipelines.text.speculation.drafters import Experiences, job_drafters
+from pipelines.text.speculation.drafter import Draft
+from pipelines.text.speculation.drafters import MOST, Experiences, job_drafters
 from pipelines.text.speculation.goodput import best_lengths
 from pipelines.text.state import TextState
 
@@ -72,6 +74,8 @@ class Drafting:
             experience = self._experiences.of(state.keys[0])
             state.drafters = job_drafters(self._names, self._vocab, experience, state.given)
         offer = state.drafters.follow(state.tokens, state.prompt_length)
+        if state.constraint is not None:
+            offer = allowed(offer, state.constraint)
         most = state.sampling.max_tokens if state.final else min(state.ahead, state.sampling.max_tokens)
         end = max(0, min(most - state.drawn, self._context - len(state.tokens)) - 1)
         tokens = tuple(offer.tokens[:end])
@@ -80,6 +84,15 @@ class Drafting:
                 tokens = tokens[:place]
                 break
         return tokens, offer.chances[: len(tokens)]
+
+
+def allowed(offer: Draft, constraint: Constraint) -> Draft:
+    """What has no alternative is certain; else the part of the offer that the constraint lets pass."""
+    forced = constraint.forced()[:MOST]
+    if forced:
+        return Draft(offer.place, forced, [0] * len(forced), [1.0] * len(forced))
+    count = constraint.valid(offer.tokens)
+    return Draft(offer.place, offer.tokens[:count], offer.grades[:count], offer.chances[:count])
 
 
 def _unmeasured(drafted: int) -> float:

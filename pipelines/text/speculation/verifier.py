@@ -26,7 +26,8 @@ from pipelines.text.state import TextState
 
 def questions(state: TextState, draft: Sequence[int]) -> list[RowSampling]:
     """How the tokens behind the pending ones and behind each draft are drawn."""
-    return [state.row_sampling(draft[:place]) for place in range(len(draft) + 1)]
+    masks = state.constraint.masks(draft) if state.constraint else [None] * (len(draft) + 1)
+    return [state.row_sampling(draft[:place], mask) for place, mask in enumerate(masks)]
 
 
 def accepted(draft: Sequence[int], drawn: Sequence[Drawn]) -> int:

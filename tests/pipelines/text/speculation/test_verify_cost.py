@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from pipelines.text.speculation.cost import FORGOTTEN, VerifyCost
@@ -24,6 +26,15 @@ def test_between_and_beyond_what_was_measured(drafted: int, expected: float) -> 
     predict = cost.predict(1)
     assert predict is not None
     assert predict(drafted) == pytest.approx(expected)
+
+
+def test_what_is_untried_is_approached_in_steps() -> None:
+    cost = VerifyCost()
+    cost.observe(16, 0, 1.0)
+    predict = cost.predict(16)
+    assert predict is not None
+    assert predict(8) < 1.2
+    assert predict(9) == math.inf
 
 
 def test_more_tokens_never_cost_less_and_outliers_do_not_count() -> None:
