@@ -25,7 +25,7 @@ from pipelines.image.loader import Components, load_components
 from pipelines.image.points import make_preemptible
 from pipelines.image.preview import fit_preview
 from pipelines.image.request import MAX_STEPS, Checker, ImagePlan
-from pipelines.image.samplers import first_step
+from pipelines.image.samplers import adds_noise, first_step
 from pipelines.image.settings import ImageSettings
 from pipelines.image.start import draw
 from pipelines.image.state import ImageState, state_of
@@ -218,7 +218,8 @@ class ImagePipeline:
         latents = start.latents
         if start.init is None:
             latents = latents * float(getattr(sampler, "init_noise_sigma", 1.0))
-        cache = self._caches.cache(plan.cache_level, plan.steps, first)
+        level = "off" if adds_noise(sampler) else plan.cache_level
+        cache = self._caches.cache(level, plan.steps, first)
         return ImageState(
             plan, sampler, latents, start.generator, start.init, first, cache, step=first, quality=quality
         )

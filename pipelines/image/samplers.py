@@ -186,6 +186,17 @@ def prediction_kind(sampler: Any) -> str:
     return kind
 
 
+def adds_noise(sampler: Any) -> bool:
+    """Whether a step draws fresh noise, as those of few-step models do: then nothing can be forecast."""
+    name, config = type(sampler).__name__, sampler.config
+    return (
+        name.startswith(("LCM", "TCD"))
+        or "Ancestral" in name
+        or bool(config.get("stochastic_sampling"))
+        or str(config.get("algorithm_type", "")).startswith("sde")
+    )
+
+
 def signal_and_noise(sampler: Any, step: int) -> tuple[float, float]:
     """(a, s) with model input = a * x0 + s * noise before step number `step`; a^2 + s^2 = 1, of a flow
     a + s = 1."""

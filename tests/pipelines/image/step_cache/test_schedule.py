@@ -6,9 +6,15 @@ import math
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LCMScheduler,
+)
 
-from pipelines.image.samplers import Sampling, predicted_clean
+from pipelines.image.samplers import Sampling, adds_noise, predicted_clean
 from pipelines.image.step_cache.schedule import Schedule
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
@@ -59,6 +65,20 @@ def test_positions_grow_from_noise_to_picture(name: str) -> None:
     assert all(math.isfinite(position) for position in positions)
     for a, s in zip(made.signal, made.noise, strict=True):
         assert a * a + s * s == pytest.approx(1.0)
+
+
+def test_samplers_that_draw_noise_are_known() -> None:
+    found = {
+        made: adds_noise(made.from_config(CONFIG, **changes))
+        for made, changes in (
+            (LCMScheduler, {}),
+            (EulerAncestralDiscreteScheduler, {}),
+            (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+            (DDIMScheduler, {}),
+            (FlowMatchEulerDiscreteScheduler, {"stochastic_sampling": True}),
+        )
+    }
+    assert list(found.values()) == [True, True, False, False, True]
 
 
 def test_a_flow_starts_at_nothing_but_noise() -> None:
