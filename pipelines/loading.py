@@ -93,7 +93,9 @@ def image_folders(given: tuple[str, ...]) -> tuple[Path, ...]:
     """The given folders, or the embedded models that are there. Raises: ModelBroken where there is none."""
     if given:
         return tuple(folder_of(folder, "") for folder in given)
-    there = tuple(EMBEDDED / name for name in EMBEDDED_IMAGES if (EMBEDDED / name).is_dir())
+    there = tuple(
+        EMBEDDED / name for name in EMBEDDED_IMAGES if (EMBEDDED / name / "model_index.json").is_file()
+    )
     return there or (folder_of("", EMBEDDED_IMAGES[0]),)
 
 

@@ -95,6 +95,7 @@ class ImageRequest(Value, frozen=True):
     off) or "fast" (at least 30 dB). allow_lower_quality: under load steps are predicted as in "fast", then
     fewer are taken, rather than none. loras: add-ons by name, with their weights. init_image: PNG, JPEG or
     WebP to start from, none if empty; strength: how much of it may change, 0 to 1.
+    control_image: an image to follow, none if empty; control_strength: how strongly, 0 to 1.
     """
 
     prompt: str
@@ -113,6 +114,8 @@ class ImageRequest(Value, frozen=True):
     loras: tuple[tuple[str, float], ...] = ()
     init_image: bytes = b""
     strength: float = 0.8
+    control_image: bytes = b""
+    control_strength: float = 1.0
 
 
 class TranscribeRequest(Value, frozen=True):
@@ -344,6 +347,7 @@ class ModelInfo(Value, frozen=True):
     schedulers: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
+    control: bool = False
 
 
 class Ready(Value, frozen=True):

@@ -232,11 +232,11 @@ def _cat(func: Function, tensors: Any, dim: int = 0) -> Any:
     return out
 
 
-def _reshape(func: Function, x: torch.Tensor, *shape: Any) -> Any:
+def _reshape(func: Function, x: torch.Tensor, *shape: Any, **named: Any) -> Any:
     """Where it copies, the copy is divided."""
     if x.numel() <= PIECE_ELEMENTS or x.is_contiguous():
-        return func(x, *shape)
-    return func(_piecewise(torch.Tensor.contiguous, x), *shape)
+        return func(x, *shape, **named)
+    return func(_piecewise(torch.Tensor.contiguous, x), *shape, **named)
 
 
 def _in_one_go(func: Function, *args: Any, **kwargs: Any) -> Any:

@@ -30,6 +30,7 @@ _CLASSES: Final = {
     "AutoencoderKL": _NETWORK,
     "CLIPTextModel": _ENCODER,
     "CLIPTextModelWithProjection": _ENCODER,
+    "ControlNetModel": _NETWORK,
     "FluxTransformer2DModel": _NETWORK,
     "PixArtTransformer2DModel": _NETWORK,
     "SD3Transformer2DModel": _NETWORK,

@@ -41,6 +41,14 @@ class Family:
     vae: tuple[str, ...] = ("AutoencoderKL",)
 
 
+def _with_control(family: Family) -> Family:
+    return replace(
+        family,
+        parts={**family.parts, **stable_diffusion.CONTROL_PARTS},
+        unsupported={**family.unsupported, **stable_diffusion.CONTROL_UNSUPPORTED},
+    )
+
+
 _SD: Final = Family(
     "stable-diffusion",
     stable_diffusion.PARTS,
@@ -48,15 +56,18 @@ _SD: Final = Family(
     stable_diffusion.StableDiffusion,
 )
 _PIXART: Final = Family("pixart", pixart.PARTS, pixart.UNSUPPORTED, pixart.PixArt)
+_XL: Final = Family(
+    "stable-diffusion-xl",
+    stable_diffusion_xl.PARTS,
+    stable_diffusion_xl.UNSUPPORTED,
+    stable_diffusion_xl.StableDiffusionXl,
+)
 FAMILIES: Final = {
     "StableDiffusionPipeline": _SD,
     "LatentConsistencyModelPipeline": _SD,
-    "StableDiffusionXLPipeline": Family(
-        "stable-diffusion-xl",
-        stable_diffusion_xl.PARTS,
-        stable_diffusion_xl.UNSUPPORTED,
-        stable_diffusion_xl.StableDiffusionXl,
-    ),
+    "StableDiffusionControlNetPipeline": _with_control(_SD),
+    "StableDiffusionXLPipeline": _XL,
+    "StableDiffusionXLControlNetPipeline": _with_control(_XL),
     "StableDiffusion3Pipeline": Family(
         "stable-diffusion-3",
         stable_diffusion_3.PARTS,
@@ -95,8 +106,13 @@ class Components:
     @property
     def parameters(self) -> int:
         """Weights of all networks."""
-        modules = (self.backbone.network, self.vae.module, *self.backbone.encoders)
-        return sum(p.numel() for module in modules for p in module.parameters())
+        return sum(p.numel() for module in self.modules for p in module.parameters())
+
+    @property
+    def modules(self) -> tuple[Any, ...]:
+        """All networks."""
+        control = () if self.backbone.control is None else (self.backbone.control,)
+        return (self.backbone.network, *control, self.vae.module, *self.backbone.encoders)
 
     @property
     def multiple(self) -> int:

@@ -65,11 +65,12 @@ class ImagePipeline:
             default_steps=parts.defaults.steps,
             schedulers=parts.sampling.names,
             loras=parts.loras.names,
+            control=parts.backbone.control is not None,
         )
         share = split(parts.backbone.network)
         self._caches = StepCaches(settings.step_cache, masks, share)
         keep_text_projections(parts.backbone.network)
-        make_preemptible(parts.backbone.network, parts.vae.module, *parts.backbone.encoders)
+        make_preemptible(*parts.modules)
 
     @classmethod
     def load(cls, folder: Path, *, name: str, settings: ImageSettings | None = None) -> ImagePipeline:

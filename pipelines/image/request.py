@@ -85,6 +85,7 @@ class Checker:
         height = self._side("image.height", request.height, self._own_size[1])
         texts = self._texts(request, guided=self._backbone.guided(guidance))
         init = self._reference("image.init_image", request.init_image, width, height, request.strength)
+        control = self._control(request, width, height)
         with self._one_at_a_time:
             prompts = self._backbone.tokenize(texts)
         return ImagePlan(
@@ -96,7 +97,7 @@ class Checker:
             sampler=request.scheduler,
             preview_every=request.preview_every,
             passes=tuple(
-                Pass(prompt, width, height, guidance, not text)
+                Pass(prompt, width, height, guidance, not text, control, request.control_strength)
                 for prompt, text in zip(prompts, texts, strict=True)
             ),
             may_lower=request.allow_lower_quality,
@@ -125,6 +126,15 @@ class Checker:
                     f"{-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}, not {weight:g}",
                 )
         return tuple(sorted((name, weight) for name, weight in asked if weight))
+
+    def _control(self, request: ImageRequest, width: int, height: int) -> ByteArray | None:
+        if request.control_image and self._backbone.control is None:
+            raise Unsupported(
+                "image.control_image: this model has no ControlNet", field="image.control_image"
+            )
+        return self._reference(
+            "image.control_image", request.control_image, width, height, request.control_strength
+        )
 
     def _reference(
         self, field: str, data: bytes, width: int, height: int, strength: float

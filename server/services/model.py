@@ -58,4 +58,5 @@ def _model(model: ModelInfo, is_default: bool, serving: bool) -> gateway_pb2.Mod
         service_classes=CLASSES,
         serving=serving,
         loras=model.loras,
+        control=model.control,
     )

@@ -69,7 +69,6 @@ def image(
     wire: types_pb2.ImageOptions, prefix: str, model: ModelInfo, max_side: int, may_lower: bool
 ) -> ImageRequest:
     """The prompt may be empty here. Raises: InvalidRequest, Unsupported."""
-    _image_not_served(wire, prefix)
     default_mime = wire.mime or MIMES[0]
     guidance = fields.number(wire, prefix, "guidance", 0, 30, 0.0)
     if wire.HasField("guidance"):
@@ -93,6 +92,8 @@ def image(
         loras=_loras(wire, prefix, model),
         init_image=_reference(wire, prefix, "init_image"),
         strength=_strength(wire.init_image, prefix + "init_image.", 0.8),
+        control_image=_control(wire, prefix, model),
+        control_strength=_strength(wire.control_image, prefix + "control_image.", 1.0),
     )
 
 
@@ -178,6 +179,12 @@ def _reference(
     return data
 
 
+def _control(wire: types_pb2.ImageOptions, prefix: str, model: ModelInfo) -> bytes:
+    data = _reference(wire, prefix, "control_image")
+    fields.not_served(data and not model.control, prefix + "control_image", f"{model.name} has no ControlNet")
+    return data
+
+
 def _strength(wire: types_pb2.ReferenceImage, prefix: str, default: float) -> float:
     return _above_zero(fields.number(wire, prefix, "strength", 0, 1, default), prefix + "strength", 1)
 
@@ -185,9 +192,3 @@ def _strength(wire: types_pb2.ReferenceImage, prefix: str, default: float) -> fl
 def _cache_level(wire: types_pb2.ImageOptions, prefix: str) -> str:
     fields.known(wire.cache_level, prefix + "cache_level", types_pb2.CacheLevel)
     return CACHE_LEVELS[wire.cache_level]
-
-
-def _image_not_served(wire: types_pb2.ImageOptions, prefix: str) -> None:
-    fields.not_served(
-        wire.HasField("control_image"), prefix + "control_image", "control images are not served yet"
-    )

@@ -17,9 +17,11 @@ def test_embedded_image_models_are_those_that_are_there(
     monkeypatch.setattr(loading, "EMBEDDED", tmp_path)
     with pytest.raises(ModelBroken, match="upbeat-image-unet"):
         image_folders(())
-    (tmp_path / "upbeat-image-unet").mkdir()
+    for name in ("upbeat-image-unet", "upbeat-image-dit"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "upbeat-image-unet" / "model_index.json").touch()
     assert [folder.name for folder in image_folders(())] == ["upbeat-image-unet"]
-    (tmp_path / "upbeat-image-dit").mkdir()
+    (tmp_path / "upbeat-image-dit" / "model_index.json").touch()
     assert [folder.name for folder in image_folders(())] == ["upbeat-image-unet", "upbeat-image-dit"]
 
 

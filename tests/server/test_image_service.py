@@ -92,7 +92,7 @@ async def test_what_goes_down(channel: grpc.aio.Channel, link: FakeLink) -> None
             "image.init_image.strength",
         ),
         (
-            types_pb2.ImageOptions(prompt="x", control_image=types_pb2.ReferenceImage()),
+            types_pb2.ImageOptions(prompt="x", control_image=types_pb2.ReferenceImage(data=b"x")),
             "UNIMPLEMENTED",
             "image.control_image",
         ),

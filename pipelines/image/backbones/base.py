@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import torch
 
+from pipelines.contract import ByteArray
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -30,14 +32,16 @@ Prompt = tuple[Tokens, ...]
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One pass of one row before it is encoded: the text, whether there is none, and the numbers that a
-    family may want to know; sizes in pixels."""
+    """One pass of one row before it is encoded: the text, whether there is none, and what a family may
+    want to know; sizes in pixels. control: an image to follow, uint8 (height, width, 3)."""
 
     prompt: Prompt
     width: int
     height: int
     guidance: float
     empty: bool = False
+    control: ByteArray | None = None
+    control_strength: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +68,10 @@ class Backbone(Protocol):
     @property
     def encoders(self) -> tuple[Any, ...]:
         """The text encoders."""
+
+    @property
+    def control(self) -> Any | None:
+        """The network that follows a control image, if there is one."""
 
     @property
     def channels(self) -> int:

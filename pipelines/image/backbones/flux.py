@@ -36,6 +36,7 @@ _TIMES: Final = 1000.0
 class Flux:
     """`Backbone` of the family."""
 
+    control = None
     takes_negative = False
     largest = 0
     own_size = (_OWN_SIDE, _OWN_SIDE)

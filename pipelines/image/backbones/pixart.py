@@ -32,6 +32,7 @@ _TOKENS: Final = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 class PixArt:
     """`Backbone` of the family."""
 
+    control = None
     takes_negative = True
     distilled = False
     largest = 0

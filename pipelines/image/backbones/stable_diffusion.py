@@ -1,7 +1,8 @@
 """Stable Diffusion 1.x and 2.x (Rombach et al. 2022): a U-Net told by one CLIP text encoder.
 
-Latent consistency models (Luo et al. 2023) are the same with guidance distilled into the U-Net, which is told
-its strength as an embedding: one pass, and four steps or so.
+Latent consistency models (Luo et al. 2023) are the same with guidance distilled into the U-Net, which is
+told its strength as an embedding: one pass, and four steps or so. A ControlNet (Zhang et al. 2023), where
+the folder has one, follows an image.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from typing import Any, Final
 
 import torch
 
+from pipelines.contract import ByteArray
 from pipelines.errors import ModelBroken, Unsupported
 from pipelines.image.backbones.base import Conditioning, Pass, Prompt, stacked
 from pipelines.image.backbones.text import check_vocabulary, ids_of, padded_tokens
 from pipelines.image.divisible import divisible, plain
 
+CONTROL_PARTS: Final = {"controlnet": ("ControlNetModel",)}
+CONTROL_UNSUPPORTED: Final = {"controlnet": ("global_pool_conditions", "class_embed_type", "encoder_hid_dim")}
 PARTS: Final = {
     "unet": ("UNet2DConditionModel",),
     "text_encoder": ("CLIPTextModel",),
@@ -35,6 +39,7 @@ class StableDiffusion:
 
     def __init__(self, parts: Mapping[str, Any], index: Mapping[str, Any]) -> None:
         self.network = parts["unet"]
+        self.control = parts.get("controlnet")
         self._tokenizers = tuple(parts[name] for name in sorted(parts) if name.startswith("tokenizer"))
         self.encoders = tuple(parts[name] for name in sorted(parts) if name.startswith("text_encoder"))
         self._check()
@@ -72,22 +77,44 @@ class StableDiffusion:
         told = self._told(passes)
         if self.distilled:
             told["guidance"] = self._guidance(passes).to(next(iter(told.values())))
-        rows = range(len(passes))
-        return [Conditioning({name: each[n : n + 1].clone() for name, each in told.items()}) for n in rows]
+        made = []
+        for n, each in enumerate(passes):
+            kept = {name: rows[n : n + 1].clone() for name, rows in told.items()}
+            if self.control is not None and each.control is not None:
+                kept |= _followed(each.control, each.control_strength, kept["text"])
+            made.append(Conditioning(kept))
+        return made
 
     def evaluate(
         self, latents: torch.Tensor, times: torch.Tensor, conditioning: Sequence[Conditioning]
     ) -> torch.Tensor:
         macs = unet_macs(self.network, latents)
-        raw = self.network(
-            divisible(latents, macs),
-            times,
-            encoder_hidden_states=divisible(stacked(conditioning, "text"), macs),
-            timestep_cond=stacked(conditioning, "guidance") if self.distilled else None,
-            added_cond_kwargs=self._added(conditioning),
-            return_dict=False,
-        )[0]
-        return plain(raw)
+        inputs = divisible(latents, macs), times, divisible(stacked(conditioning, "text"), macs)
+        told: dict[str, Any] = {"added_cond_kwargs": self._added(conditioning), "return_dict": False}
+        residuals: dict[str, Any] = {}
+        if self.control is not None and any("strength" in each.tensors for each in conditioning):
+            down, middle = self._residuals(inputs, told, conditioning, macs)
+            residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        if self.distilled:
+            told["timestep_cond"] = stacked(conditioning, "guidance")
+        return plain(self.network(*inputs, **told, **residuals)[0])
+
+    def _residuals(
+        self, inputs: tuple[Any, ...], told: dict[str, Any], conditioning: Sequence[Conditioning], macs: int
+    ) -> Any:
+        """What the control network adds at each level; nothing (zero times it) in rows without an image."""
+        first = next(each.tensors for each in conditioning if "strength" in each.tensors)
+        images, strengths = [], []
+        for each in conditioning:
+            images.append(each.tensors.get("control", first["control"]))
+            strengths.append(each.tensors.get("strength", torch.zeros_like(first["strength"])))
+        assert self.control is not None
+        return self.control(
+            *inputs,
+            controlnet_cond=divisible(torch.cat(images), macs),
+            conditioning_scale=torch.cat(strengths)[:, None, None, None],
+            **told,
+        )
 
     def _told(self, passes: Sequence[Pass]) -> dict[str, torch.Tensor]:
         """Of all passes, by name, the first dimension theirs."""
@@ -132,6 +159,12 @@ class StableDiffusion:
             end = f"_{number}" if number > 1 else ""
             known = encoder.config.vocab_size
             check_vocabulary(f"tokenizer{end}", len(tokenizer), f"text_encoder{end}", known)
+
+
+def _followed(pixels: ByteArray, strength: float, like: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The control image from 0 to 1 (1, 3, height, width), and how strongly it steers (1,)."""
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+    return {"control": image.to(like), "strength": torch.tensor([strength]).to(like)}
 
 
 def unet_macs(unet: Any, latents: torch.Tensor) -> int:

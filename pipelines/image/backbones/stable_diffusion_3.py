@@ -38,6 +38,7 @@ _T5_TOKENS: Final = 256
 class StableDiffusion3:
     """`Backbone` of the family."""
 
+    control = None
     takes_negative = True
     distilled = False
 

@@ -934,6 +934,7 @@ class Model(_message.Message):
     SERVICE_CLASSES_FIELD_NUMBER: _builtins.int
     SERVING_FIELD_NUMBER: _builtins.int
     LORAS_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     modality: _types_pb2.Modality.ValueType
     family: _builtins.str
@@ -950,6 +951,8 @@ class Model(_message.Message):
     default_steps: _builtins.int
     serving: _builtins.bool
     """Whether the model can be asked just now."""
+    control: _builtins.bool
+    """Whether an image model follows a control image."""
     @_builtins.property
     def voices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -989,10 +992,11 @@ class Model(_message.Message):
         service_classes: _abc.Iterable[_types_pb2.ServiceClass.ValueType] | None = ...,
         serving: _builtins.bool = ...,
         loras: _abc.Iterable[_builtins.str] | None = ...,
+        control: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "default_steps", b"default_steps", "family", b"family", "is_default", b"is_default", "languages", b"languages", "loras", b"loras", "max_steps", b"max_steps", "modality", b"modality", "name", b"name", "parameters", b"parameters", "sample_rate", b"sample_rate", "schedulers", b"schedulers", "service_classes", b"service_classes", "serving", b"serving", "sizes", b"sizes", "voices", b"voices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "control", b"control", "default_steps", b"default_steps", "family", b"family", "is_default", b"is_default", "languages", b"languages", "loras", b"loras", "max_steps", b"max_steps", "modality", b"modality", "name", b"name", "parameters", b"parameters", "sample_rate", b"sample_rate", "schedulers", b"schedulers", "service_classes", b"service_classes", "serving", b"serving", "sizes", b"sizes", "voices", b"voices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

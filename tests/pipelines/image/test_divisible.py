@@ -128,3 +128,10 @@ def test_a_whole_model(loaded: Any) -> None:
         found, points = run(functools.partial(call, lambda x: x.as_subclass(Divisible)))
         torch.testing.assert_close(plain(found), wanted, atol=2e-5, rtol=1e-4)
         assert points > 50
+
+
+def test_a_shape_may_be_named() -> None:
+    """As SD3's transformer does."""
+    x = weights(2, 3, 4).as_subclass(Divisible)
+    found, _ = run(lambda: x.reshape(shape=(2, 12)))
+    assert torch.equal(plain(found), plain(x).reshape(2, 12))

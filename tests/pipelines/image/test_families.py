@@ -13,6 +13,7 @@ import diffusers
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -161,6 +162,19 @@ def lightning(clip_tokenizer: Any) -> Parts:
     return xl(clip_tokenizer, scheduler=own)
 
 
+def with_control(make: Make) -> Make:
+    """The same with a ControlNet of its U-Net."""
+
+    def parts_of(clip_tokenizer: Any) -> Parts:
+        parts = make(clip_tokenizer)
+        control = diffusers.ControlNetModel.from_unet(
+            parts["unet"], conditioning_embedding_out_channels=(8, 8, 16)
+        )
+        return {**parts, "controlnet": control}
+
+    return parts_of
+
+
 def pixart_transformer(**options: Any) -> Any:
     """Two blocks."""
     return diffusers.PixArtTransformer2DModel(
@@ -296,6 +310,8 @@ def flux_schnell(clip_tokenizer: Any) -> Parts:
 
 
 CASES: dict[str, tuple[str, Make, dict[str, Any]]] = {
+    "sd-control": ("StableDiffusionControlNetPipeline", with_control(stable_diffusion), {}),
+    "xl-control": ("StableDiffusionXLControlNetPipeline", with_control(xl), {}),
     "sd": ("StableDiffusionPipeline", stable_diffusion, {}),
     "turbo": ("StableDiffusionPipeline", turbo, {}),
     "lcm": ("LatentConsistencyModelPipeline", consistency, {}),
@@ -312,6 +328,7 @@ CASES: dict[str, tuple[str, Make, dict[str, Any]]] = {
     "flux-dev": ("FluxPipeline", flux_dev, {}),
     "flux-schnell": ("FluxPipeline", flux_schnell, {}),
 }
+CONTROL = ("sd-control", "xl-control")
 FLUX = ("flux-dev", "flux-schnell")
 
 
@@ -359,7 +376,7 @@ def peer_of(path: Path, name: str, class_name: str = "") -> Any:
     """diffusers' own pipeline of the folder."""
     peer_class = getattr(diffusers, class_name or CASES[name][0])
     absent = {
-        **dict.fromkeys(("sd", "turbo", "lcm"), ("safety_checker",)),
+        **dict.fromkeys(("sd", "turbo", "lcm", "sd-control"), ("safety_checker",)),
         "sd3-shifted": ("text_encoder_3", "tokenizer_3"),
     }
     options = dict.fromkeys(absent.get(name, ()))
@@ -385,7 +402,10 @@ def unpacked(latents: torch.Tensor, name: str, width: int, height: int) -> torch
 
 @pytest.mark.parametrize(
     ("name", "guidance"),
-    [*((name, 4.5) for name in CASES), *((name, 1.0) for name in ("turbo", "xl", "sd3"))],
+    [
+        *((name, 4.5) for name in CASES if name not in CONTROL),
+        *((name, 1.0) for name in ("turbo", "xl", "sd3")),
+    ],
 )
 def test_latents_equal_diffusers(
     pipelines: Callable[[str], ImagePipeline],
@@ -469,6 +489,40 @@ def test_image_to_image_equals_diffusers(
     torch.testing.assert_close(driver.latents[job.id], unpacked(wanted, name, 64, 64), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("name", CONTROL)
+def test_control_images_equal_diffusers(
+    pipelines: Callable[[str], ImagePipeline],
+    folders: Callable[[str], Path],
+    driver_of: Callable[[ImagePipeline], Any],
+    name: str,
+) -> None:
+    """And rows without an image, or with another strength, beside them are as without company."""
+    driver = driver_of(pipelines(name))
+    picture = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    options: dict[str, Any] = {"width": 64, "height": 64, "steps": 3, "guidance": 3.0, "seed": 8}
+    control: dict[str, Any] = {"control_image": data.getvalue(), "control_strength": 0.7}
+    mixed = [driver.admit("red", **options, **each) for each in ({}, control)]
+    driver.slice("encode", *mixed)
+    for _ in range(3):
+        driver.slice("denoise", *mixed)
+    plain = driver.admit("red", **options)
+    driver.finish(plain)
+    peer = peer_of(folders(name), name)
+    wanted = peer(
+        "red",
+        image=picture,
+        controlnet_conditioning_scale=0.7,
+        generator=torch.Generator().manual_seed(8),
+        output_type="latent",
+        **call_of(name, 3, 3.0, ""),
+    ).images
+    torch.testing.assert_close(driver.latents[mixed[1].id], wanted, atol=1e-3, rtol=0)
+    torch.testing.assert_close(driver.latents[mixed[0].id], driver.latents[plain.id], atol=1e-4, rtol=0)
+    assert (driver.latents[mixed[1].id] - driver.latents[plain.id]).abs().max() > 1e-2
+
+
 @pytest.mark.parametrize(
     ("name", "steps", "guidance"),
     [("turbo", 4, 1.0), ("lightning", 4, 1.0), ("lcm", 4, 8.5), ("xl", 28, 5.0)],
@@ -495,6 +549,9 @@ def test_consistency_models_take_fifty_steps_at_most(pipelines: Callable[[str], 
     [
         ("flux-dev", {"negative_prompt": "blue"}, "image.negative_prompt"),
         ("flux-dev", {"width": 68}, "image.width"),
+        ("xl", {"control_image": b"x"}, "image.control_image"),
+        ("sd-control", {"control_image": b"x"}, "image.control_image.data"),
+        ("sd-control", {"control_image": b"x", "control_strength": 2.0}, "image.control_image.strength"),
         ("sd3", {"height": 200}, "image.height"),
         ("sd3", {"scheduler": "ddim"}, "image.scheduler"),
     ],
@@ -541,3 +598,28 @@ def test_what_is_not_supported_is_named(
     (copied / file).write_text(json.dumps({**json.loads((copied / file).read_text()), **changes}))
     with pytest.raises((Unsupported, ModelBroken), match=part):
         load_components(copied, ImageSettings())
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux-dev"])
+def test_add_ons_of_transformers(
+    folders: Callable[[str], Path], driver_of: Callable[[ImagePipeline], Any], tmp_path: Path, name: str
+) -> None:
+    """As with the change in the weights."""
+    stem = "transformer_blocks.0.attn.to_q"
+    noise = torch.Generator().manual_seed(4)
+    width = 32 if name == "flux-dev" else 16
+    down, up = (torch.randn(shape, generator=noise) for shape in ((2, width), (width, 2)))
+    tensors = {f"transformer.{stem}.lora_A.weight": down, f"transformer.{stem}.lora_B.weight": up}
+    save_file(tensors, tmp_path / "ink.safetensors")
+    loras = (("ink", str(tmp_path / "ink.safetensors")),)
+    driver = driver_of(ImagePipeline.load(folders(name), name=name, settings=ImageSettings(loras=loras)))
+    size: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "guidance": 3.0}
+    job, plain = driver.admit("red", loras=(("ink", 0.5),), **size), driver.admit("red", **size)
+    driver.finish(job, plain)
+    network = driver.pipeline._parts.backbone.network
+    with torch.inference_mode():
+        network.get_submodule(stem).weight.add_(0.5 * up @ down)
+    merged = driver.admit("red", **size)
+    driver.finish(merged)
+    torch.testing.assert_close(driver.latents[job.id], driver.latents[merged.id], atol=1e-3, rtol=0)
+    assert (driver.latents[job.id] - driver.latents[plain.id]).abs().max() > 1e-3
