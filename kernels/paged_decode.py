@@ -64,7 +64,7 @@ def attend_part(
         page = tl.load(pages + key // PAGE, mask=held, other=0).to(tl.int64)
         slot = (page * PAGE + key % PAGE) * slot_stride
         keys = tl.load(
-            cache + head * head_stride + slot[None, :] + d[:, None],
+            cache + head.to(tl.int64) * head_stride + slot[None, :] + d[:, None],
             mask=held[None, :] & inside[:, None],
             other=0.0,
         )
@@ -87,7 +87,7 @@ def attend_part(
         weights = tl.exp(scores - base[:, None])
         shrink = tl.exp(best - base)
         values = tl.load(
-            cache + (kv_heads + head) * head_stride + slot[:, None] + d[None, :],
+            cache + (kv_heads + head).to(tl.int64) * head_stride + slot[:, None] + d[None, :],
             mask=held[:, None] & inside[None, :],
             other=0.0,
         )

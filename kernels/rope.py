@@ -69,7 +69,7 @@ def _rope_append(
     tl.store(source, new_even, mask=held & is_query)
     tl.store(source + 1, new_odd, mask=held & is_query)
     slot = tl.load(slots + token)
-    target = cache + (head - HEADS)[:, None] * cache_head + slot * cache_slot + 2 * pair[None, :]
+    target = cache + (head - HEADS).to(tl.int64)[:, None] * cache_head + slot * cache_slot + 2 * pair[None, :]
     tl.store(target, new_even, mask=held & (head >= HEADS)[:, None])
     tl.store(target + 1, new_odd, mask=held & (head >= HEADS)[:, None])
 
