@@ -1,8 +1,8 @@
-"""Judges a Stable-Diffusion-layout folder on unseen captions: `python -m training.eval_image [--count 20]`.
+"""Judges the image models on unseen captions: `python -m training.eval_image [--model unet] [--count 60]`.
 
-Draws with diffusers' own pipeline at 28 steps, lets `image_checker` look, prints shares with 95 %
-Wilson intervals and the autoencoder's reconstruction, and with `--sheet` writes a
-contact sheet (WebP) of the pictures.
+Draws with diffusers' own pipelines, lets `image_checker` look, prints shares with 95 % Wilson intervals, the
+autoencoder's reconstruction, and what fewer steps lose (`eval_image_steps`). `--sheet` writes a contact sheet
+(WebP) into each folder instead.
 """
 
 from __future__ import annotations
@@ -15,22 +15,30 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
 
+from training.eval_image_steps import steps_table
 from training.image_captions import caption, plain_caption
 from training.image_checker import Verdict, check
+from training.image_drawing import BACKBONES, STEPS, Pictures, draw, load, own_guidance
 from training.image_renderer import render
 from training.image_scene import Scene, draw_unseen
 from training.image_vae import reconstruction_psnr
 
-MODEL: Final = Path(__file__).resolve().parent.parent / "models" / "upbeat-image-unet"
-GUIDANCE: Final = 2.0
-STEPS: Final = 28
-_BATCH: Final = 20
-Pictures = npt.NDArray[np.uint8]
+_CHECKED_RENDERS: Final = 300
+
+
+def unseen(count: int, seed: int, bare: bool = False, related: bool = False) -> list[tuple[Scene, str]]:
+    """`count` held-out scenes with a caption each; `bare` leaves out requests and conversation, `related`
+    takes those alone that say where one object is, seen from another."""
+    rng = np.random.default_rng(seed)
+    scenes: list[Scene] = []
+    while len(scenes) < count:
+        scene = draw_unseen(rng)
+        if not related or scene.relation != "and":
+            scenes.append(scene)
+    return [(scene, plain_caption(scene, rng) if bare else caption(scene, rng)) for scene in scenes]
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
@@ -39,40 +47,6 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def unseen(count: int, seed: int, bare: bool = False) -> list[tuple[Scene, str]]:
-    """`count` held-out scenes with a caption each; `bare` leaves out requests and conversation."""
-    rng = np.random.default_rng(seed)
-    scenes = [draw_unseen(rng) for _ in range(count)]
-    return [(scene, plain_caption(scene, rng) if bare else caption(scene, rng)) for scene in scenes]
-
-
-def load(folder: Path) -> Any:
-    """diffusers' pipeline for a folder, on the CPU in fp32, without its progress bar."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def draw(
-    pipeline: Any, captions: Sequence[str], guidance: float, steps: int = STEPS, seed: int = 0
-) -> Pictures:
-    """uint8 (n, 128, 128, 3), one picture for each caption; picture i has the seed `seed + i`."""
-    drawn: list[Pictures] = []
-    for start in range(0, len(captions), _BATCH):
-        part = list(captions[start : start + _BATCH])
-        result = pipeline(
-            part,
-            height=128,
-            width=128,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=[torch.Generator().manual_seed(seed + start + i) for i in range(len(part))],
-            output_type="np",
-        )
-        drawn.append((result.images * 255.0 + 0.5).clip(0, 255).astype(np.uint8))
-    return np.concatenate(drawn)
 
 
 def _line(name: str, values: Sequence[bool | None]) -> str:
@@ -86,22 +60,19 @@ def _line(name: str, values: Sequence[bool | None]) -> str:
 
 def report(verdicts: Sequence[Verdict], scenes: Sequence[Scene]) -> str:
     """The table of shares, one line a quality."""
-    single = [
-        v.objects if len(s.items) == 1 and s.setting == "plain" else None
-        for v, s in zip(verdicts, scenes, strict=True)
-    ]
-    double = [v.objects if len(s.items) == 2 else None for v, s in zip(verdicts, scenes, strict=True)]
-    wide = [v.objects if s.setting != "plain" else None for v, s in zip(verdicts, scenes, strict=True)]
+    judged = list(zip(verdicts, scenes, strict=True))
+    single = [v.objects for v, s in judged if len(s.items) == 1 and s.setting == "plain"]
+    double = [v.objects for v, s in judged if len(s.items) == 2]
+    wide = [v.objects for v, s in judged if s.setting != "plain"]
     return "\n".join(
         [
-            _line("colours and shapes right", [v.objects for v in verdicts]),
+            _line("attributes: colours and shapes", [v.objects for v in verdicts]),
             _line("  one kind of object", single),
             _line("  two objects", double),
             _line("  landscapes", wide),
             _line("shapes alone", [v.kinds for v in verdicts]),
             _line("colours alone", [v.colours for v in verdicts]),
             _line("number of objects", [v.count for v in verdicts]),
-            _line("relation", [v.relation for v in verdicts]),
             _line("time of day", [v.hour for v in verdicts]),
         ]
     )
@@ -120,7 +91,7 @@ def contact_sheet(
         words = ("" if verdicts[index].objects else "x ") + captions[index]
         for row in range(3):
             pen.text((x, y + 128 + 10 * row), words[row * 25 : row * 25 + 25], fill="black", font_size=9)
-    sheet.save(path, quality=80, method=6)
+    sheet.save(path, quality=72, method=6)
 
 
 def vae_psnr(pipeline: Any, count: int = 48, seed: int = 99) -> float:
@@ -133,7 +104,38 @@ def checker_on_renders(count: int, seed: int = 5) -> float:
     """Share of renders of unseen scenes that the checker calls right: its own validation."""
     rng = np.random.default_rng(seed)
     scenes = [draw_unseen(rng) for _ in range(count)]
-    return sum(check(render(scene, rng), scene).objects for scene in scenes) / count
+    verdicts = [check(render(scene, rng), scene) for scene in scenes]
+    return sum(v.objects and v.count and v.relation is not False for v in verdicts) / count
+
+
+def judge(
+    pipeline: Any, asked: Sequence[tuple[Scene, str]], guidance: float, steps: int
+) -> tuple[Pictures, list[Verdict]]:
+    """Draws each caption and checks the picture against its scene."""
+    pictures = draw(pipeline, [text for _, text in asked], guidance, steps)
+    return pictures, [check(picture, scene) for picture, (scene, _) in zip(pictures, asked, strict=True)]
+
+
+def _evaluate(name: str, folder: Path, options: argparse.Namespace) -> None:
+    start, pipeline = time.monotonic(), load(folder)
+    for guidance in options.guidance or [own_guidance(folder)]:
+        mixed = unseen(options.count, options.seed)
+        related = unseen(options.relations, options.seed + 1, related=True)
+        _, verdicts = judge(pipeline, mixed, guidance, options.steps)
+        print(f"{name}: {options.steps} steps, guidance {guidance}, {len(mixed)} unseen captions")
+        print(report(verdicts, [scene for scene, _ in mixed]))
+        _, placed = judge(pipeline, related, guidance, options.steps)
+        print(_line("relations, all of them pairs", [v.relation for v in placed]))
+        print(_line("  colours and shapes of those", [v.objects for v in placed]), flush=True)
+    if options.table:
+        print(steps_table(pipeline, unseen(options.table, options.seed + 2), own_guidance(folder)))
+    print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _write_sheet(folder: Path, options: argparse.Namespace) -> None:
+    asked = unseen(30, options.seed + 3, bare=True)
+    pictures, verdicts = judge(load(folder), asked, own_guidance(folder), options.steps)
+    contact_sheet(pictures, [text for _, text in asked], verdicts, folder / "contact-sheet.webp")
 
 
 def main() -> None:
@@ -141,32 +143,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=MODEL)
-    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--model", nargs="+", choices=tuple(BACKBONES), default=list(BACKBONES))
+    parser.add_argument("--count", type=int, default=60, help="captions of all sorts")
+    parser.add_argument("--relations", type=int, default=40, help="captions that name a relation")
+    parser.add_argument("--table", type=int, default=8, help="captions for the table over steps; 0 for none")
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--guidance", type=float, nargs="+", default=[GUIDANCE])
-    parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument(
-        "--bare", action="store_true", help="captions without requests or conversation around them"
-    )
-    parser.add_argument("--sheet", type=Path, help="write a contact sheet here (WebP)")
+    parser.add_argument("--guidance", type=float, nargs="+", help="else the folder's own")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--models", type=Path, help="the parent of the folders, if not the committed ones")
+    parser.add_argument("--sheet", action="store_true", help="write the contact sheets, nothing else")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pipeline = load(options.model)
-    scenes, captions = zip(*unseen(options.count, options.seed, options.bare), strict=True)
-    for guidance in options.guidance:
-        start = time.monotonic()
-        pictures = draw(pipeline, captions, guidance, options.steps)
-        verdicts = [check(picture, scene) for picture, scene in zip(pictures, scenes, strict=True)]
+    chosen = {name: BACKBONES[name] for name in options.model}
+    if options.models:
+        chosen = {name: options.models / folder.name for name, folder in chosen.items()}
+    for name, folder in chosen.items():
+        if options.sheet:
+            _write_sheet(folder, options)
+        else:
+            _evaluate(name, folder, options)
+    if not options.sheet:
+        psnr = vae_psnr(load(next(iter(chosen.values()))))
+        print(f"autoencoder: {psnr:.2f} dB on unseen renders")
         print(
-            f"guidance {guidance}, {options.steps} steps, {len(captions)} captions, "
-            f"{time.monotonic() - start:.0f} s"
+            f"checker on {_CHECKED_RENDERS} unseen renders: {checker_on_renders(_CHECKED_RENDERS):.1%} right"
         )
-        print(report(verdicts, scenes))
-    if options.sheet:
-        contact_sheet(pictures, captions, verdicts, options.sheet)
-    print(f"autoencoder: {vae_psnr(pipeline):.2f} dB on unseen renders")
-    print(f"checker on renders of unseen scenes: {checker_on_renders(100):.1%} right")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,18 @@ _KIND_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "boat": ("boat", "boat", "sailboat", "ship"),
 }
 _SIZE_WORDS: Final = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
-_PATTERN_WORDS: Final = {"striped": ("striped", "stripy"), "dotted": ("dotted", "spotted")}
-_PATTERN_TAILS: Final = {"striped": "with stripes", "dotted": "with dots"}
+_PATTERN_WORDS: Final = {
+    "striped": ("striped", "stripy"),
+    "dotted": ("dotted", "spotted"),
+    "graded": ("shaded", "fading"),
+    "speckled": ("speckled", "grainy"),
+}
+_PATTERN_TAILS: Final = {
+    "striped": "with stripes",
+    "dotted": "with dots",
+    "graded": "with a gradient",
+    "speckled": "with speckles",
+}
 _COUNT_WORDS: Final = {2: ("two", "2", "a pair of"), 3: ("three", "3"), 4: ("four", "4")}
 _RELATIONS: Final[dict[str, tuple[str, ...]]] = {
     "and": ("{a} and {b}", "{a} and {b}", "{a} next to {b}", "{a} beside {b}", "{a} with {b}"),

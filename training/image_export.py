@@ -1,18 +1,22 @@
-"""Finishes the autoencoder, and writes the folder in Stable Diffusion's layout with fp16 weights."""
+"""Finishes the autoencoder, and writes the folders in diffusers' layouts with fp16 weights."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import PixArtSigmaPipeline, StableDiffusionPipeline
 
-from training.image_unet import averaged_networks, new_scheduler
+from training.image_backbone import averaged, new_scheduler
+from training.image_dit import DitBackbone
+from training.image_unet import UnetBackbone
 from training.image_vae import encode, new_vae, training_picture
+
+SHARED: Final = ("text_encoder", "tokenizer", "vae")
 
 
 @torch.no_grad()
@@ -46,9 +50,20 @@ def finished_vae(work: Path) -> Any:
     return vae
 
 
-def export(work: Path, folder: Path) -> None:
-    """Writes model_index.json, scheduler/, text_encoder/, tokenizer/, unet/, vae/ to `folder`, in fp16."""
-    unet, text_encoder, tokenizer = averaged_networks(work)
+def export(work: Path, models: Path) -> None:
+    """Writes `models`/upbeat-image-unet, with all parts, and `models`/upbeat-image-dit, which links to them.
+
+    Only backbones with a checkpoint in `work` are written; weights are fp16.
+    """
+    unet_folder, dit_folder = models / "upbeat-image-unet", models / "upbeat-image-dit"
+    if (work / "unet.pt").exists():
+        _export_unet(work, unet_folder)
+    if (work / "dit.pt").exists():
+        _export_dit(work, dit_folder, unet_folder.name)
+
+
+def _export_unet(work: Path, folder: Path) -> None:
+    unet, text_encoder, tokenizer = averaged(work, UnetBackbone())
     pipeline = StableDiffusionPipeline(
         vae=finished_vae(work),
         text_encoder=text_encoder,
@@ -63,6 +78,31 @@ def export(work: Path, folder: Path) -> None:
     pipeline.save_pretrained(folder, safe_serialization=True)
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(work / "tokenizer" / name, folder / "tokenizer" / name)
+    _tidy(folder)
+
+
+def _export_dit(work: Path, folder: Path, neighbour: str) -> None:
+    """PixArt's layout; VAE, text encoder and tokenizer are links to the neighbouring folder."""
+    dit, text_encoder, tokenizer = averaged(work, DitBackbone())
+    pipeline = PixArtSigmaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=finished_vae(work),
+        transformer=dit,
+        scheduler=new_scheduler(),
+    )
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_config(folder)
+    dit.save_pretrained(folder / "transformer", safe_serialization=True)
+    pipeline.scheduler.save_pretrained(folder / "scheduler")
+    for part in SHARED:
+        if not (folder / part).is_symlink():
+            (folder / part).symlink_to(Path("..") / neighbour / part, target_is_directory=True)
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Leaves out of the settings where and in which number format the weights happened to be."""
     for path in folder.glob("*/config.json"):
         settings = json.loads(path.read_text(encoding="utf-8"))
         settings.pop("_name_or_path", None)

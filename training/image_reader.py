@@ -27,12 +27,19 @@ from training.image_scene import (
     draw_unseen,
     is_held_out,
 )
-from training.image_text import MAX_TOKENS, TEXT_WIDTH, load_tokenizer, make_tokenizer, new_text_encoder
+from training.image_text import (
+    MAX_TOKENS,
+    TEXT_WIDTH,
+    load_tokenizer,
+    make_tokenizer,
+    new_text_encoder,
+    token_ids,
+)
 
 _ARRANGEMENTS: Final = ("one", "across", "down", "inside", "two", "three", "four", "hill", "water")
 _HOURS: Final = ("day", "night", "sunset")
 _SIZES: Final = ("", "small", "large")
-_PATTERNS: Final = ("", "striped", "dotted")
+_PATTERNS: Final = ("", "striped", "dotted", "graded", "speckled")
 HEADS: Final = {
     "kind": len(KINDS),
     "colour": len(COLOURS),
@@ -108,7 +115,7 @@ def _batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     scenes: list[Scene] = []
     while len(scenes) < rows:
-        if not is_held_out(scene := draw_scene(rng)):
+        if not is_held_out(scene := draw_scene(rng, pairs=0.45)):
             scenes.append(scene)
     encoded = tokenizer([caption(scene, rng) for scene in scenes], truncation=True, max_length=MAX_TOKENS)
     longest = max(len(row) for row in encoded.input_ids)
@@ -119,24 +126,26 @@ def _batch(
 
 @torch.no_grad()
 def reading_score(encoder_and_heads: _Reader, tokenizer: Any, count: int = 200, seed: int = 12) -> float:
-    """Share of unseen scenes of whose captions every attribute is read right, at the end token."""
+    """Share of unseen scenes of whose captions every attribute is read right, at the first end token."""
     rng = np.random.default_rng(seed)
     scenes = [draw_unseen(rng) for _ in range(count)]
     texts = [caption(scene, rng) for scene in scenes]
-    ids = tokenizer(
-        texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-    ).input_ids
+    ids = token_ids(tokenizer, texts)
     wanted = torch.tensor([targets(scene) for scene in scenes])
-    named = torch.stack([logits[:, -1].argmax(-1) for logits in encoder_and_heads(ids)], dim=1)
+    ends = (ids == tokenizer.eos_token_id).int().argmax(1)
+    rows = torch.arange(len(ids))
+    named = torch.stack([logits[rows, ends].argmax(-1) for logits in encoder_and_heads(ids)], dim=1)
     return float(((named == wanted) | (wanted == _NONE)).all(1).float().mean())
 
 
 def train_reader(work: Path, hours: float, seed: int = 0, peak_rate: float = 2e-3, rows: int = 64) -> None:
-    """Trains the text encoder for `hours`; writes the tokenizer and `work`/text.pt. Starts afresh."""
+    """Trains the text encoder for `hours`; writes the tokenizer and `work`/text.pt, from which it goes on."""
     torch.manual_seed(seed)
     folder = work / "tokenizer"
     tokenizer = load_tokenizer(folder) if (folder / "vocab.json").exists() else make_tokenizer(folder)
     reader = _Reader(new_text_encoder(tokenizer)).train()
+    if (work / "text.pt").exists():
+        reader.encoder.load_state_dict(torch.load(work / "text.pt", weights_only=True))
     optimiser = torch.optim.AdamW(reader.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.01)
     rng, step = np.random.default_rng(seed), 0
     with TrainingClock(hours) as clock:

@@ -32,6 +32,7 @@ _BACKDROPS: Final[dict[str, tuple[int, int, int]]] = {
 }  # fmt: skip
 _PLAIN: Final = ((226, 222, 212), (214, 224, 232), (220, 228, 214))
 _PLAIN_DIM: Final = ((158, 154, 146), (140, 154, 166), (150, 162, 144))
+_DARKER_SHADES: Final = {"white": np.float32(0.8), "yellow": np.float32(0.55), "pink": np.float32(0.55)}
 _SKIES: Final = {
     "day": ((118, 184, 240), (214, 236, 250)),
     "night": ((18, 22, 58), (52, 58, 110)),
@@ -72,7 +73,7 @@ def _mask(points: Points, hole: Points | None, stroke: float = 0.0) -> Mask:
     return np.asarray(canvas.reduce(_OVER), dtype=np.float32) / 255.0
 
 
-def _place(points: Points, spot: Spot) -> Points:
+def place_points(points: Points, spot: Spot) -> Points:
     cos, sin = math.cos(spot.tilt), math.sin(spot.tilt)
     turned = points @ np.array([[cos, sin], [-sin, cos]])
     placed: Points = (turned * spot.radius + np.array([spot.x, spot.y])) * SIDE
@@ -81,20 +82,37 @@ def _place(points: Points, spot: Spot) -> Points:
 
 def part_mask(part: Part, spot: Spot, stroke: float) -> Mask:
     """Coverage of a part, or with a `stroke` in pixels of its outline alone; float32 (128, 128) in [0, 1]."""
-    hole = None if part.hole is None else _place(part.hole, spot)
-    return _mask(_place(part.points, spot), hole, stroke)
+    hole = None if part.hole is None else place_points(part.hole, spot)
+    return _mask(place_points(part.points, spot), hole, stroke)
 
 
-def _pattern(item: Item, spot: Spot) -> Picture:
-    """A brightness factor per pixel, shape (128, 128): stripes or dots in a lighter shade, or none."""
-    if not item.pattern:
-        return np.ones((SIDE, SIDE), dtype=np.float32)
-    u, v = (_XX - spot.x) / spot.radius, (_YY - spot.y) / spot.radius
+def _speckles(rng: np.random.Generator) -> Picture:
+    """Smooth noise, shape (128, 128), with grains of about four pixels."""
+    grains = Image.fromarray(rng.standard_normal((SIDE // 4, SIDE // 4)).astype(np.float32))
+    return np.asarray(grains.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
+
+
+def _pattern(item: Item, spot: Spot, rng: np.random.Generator) -> Picture:
+    """The second shade's share per pixel, shape (128, 128): stripes, dots, a gradient downwards or noise."""
+    u = ((_XX - spot.x) / spot.radius).astype(np.float32)
+    v = ((_YY - spot.y) / spot.radius).astype(np.float32)
+    wave: Picture = v * 3.0
     if item.pattern == "striped":
         wave = np.sin((u + v) * 8.0) * 4.0
-    else:
+    elif item.pattern == "speckled":
+        wave = _speckles(rng) * 4.0
+    elif item.pattern == "dotted":
         wave = (np.cos(u * 10.0) + np.cos(v * 10.0) - 0.9) * 4.0
     return (1.0 / (1.0 + np.exp(-wave))).astype(np.float32)
+
+
+def second_shade(colour: str, base: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The shade of stripes and the like on `base`, RGB in [0, 1]: darker on light colours, else lighter.
+
+    On white it is little darker, since what is white stands on gray.
+    """
+    darker = _DARKER_SHADES.get(colour)
+    return base * darker if darker else base + (1.0 - base) * np.float32(0.45)
 
 
 def _body(item: Item, spot: Spot, rng: np.random.Generator) -> Picture:
@@ -106,8 +124,8 @@ def _body(item: Item, spot: Spot, rng: np.random.Generator) -> Picture:
     gloss = 0.20 * np.exp(-((u + 0.38) ** 2 + (v + 0.42) ** 2) / 0.16)
     surface += (1.0 - surface) * gloss[..., None]
     if item.pattern:
-        target = base * 0.55 if item.colour in ("white", "yellow", "pink") else base + (1.0 - base) * 0.45
-        share = _pattern(item, spot)[..., None] * 0.75
+        target = second_shade(item.colour, base)
+        share = _pattern(item, spot, rng)[..., None] * 0.75
         surface = surface * (1 - share) + target * share
     return np.clip(surface, 0, 1).astype(np.float32)
 
@@ -117,8 +135,8 @@ def _paint(picture: Picture, coverage: Mask, colour: Picture) -> None:
 
 
 def _draw_part(picture: Picture, part: Part, item: Item, spot: Spot, rng: np.random.Generator) -> None:
-    points = _place(part.points, spot)
-    hole = None if part.hole is None else _place(part.hole, spot)
+    points = place_points(part.points, spot)
+    hole = None if part.hole is None else place_points(part.hole, spot)
     body = _body(item, spot, rng)
     if part.paint == "shade":
         body = body + 0.16 if item.colour == "black" else body * (0.42 if item.colour == "white" else 0.62)
@@ -134,8 +152,8 @@ def _shadow(picture: Picture, item: Item, spot: Spot) -> None:
     """A soft shadow, two pixels down and right of the object."""
     coverage = np.zeros((SIDE, SIDE), dtype=np.float32)
     for part in parts_of(item.kind):
-        hole = None if part.hole is None else _place(part.hole, spot) + 2.5
-        coverage = np.maximum(coverage, _mask(_place(part.points, spot) + 2.5, hole))
+        hole = None if part.hole is None else place_points(part.hole, spot) + 2.5
+        coverage = np.maximum(coverage, _mask(place_points(part.points, spot) + 2.5, hole))
     blurred = Image.fromarray((coverage * 90).astype(np.uint8)).filter(ImageFilter.BoxBlur(3))
     picture *= 1.0 - np.asarray(blurred, dtype=np.float32)[..., None] / 255.0
 
@@ -171,7 +189,7 @@ def _heavens(picture: Picture, hour: str, x: float) -> None:
             sx, sy = (0.07 + 0.113 * k) % 1.0, 0.06 + 0.29 * ((k * 0.618) % 1.0)
             glow = np.exp(-((_XX - sx) ** 2 + (_YY - sy) ** 2) / 0.00008)
             _paint(picture, (glow * 0.9).astype(np.float32), np.ones((SIDE, SIDE, 3), dtype=np.float32))
-        points = _place(parts_of("moon")[0].points, Spot(x, 0.19, 0.11, -0.4))
+        points = place_points(parts_of("moon")[0].points, Spot(x, 0.19, 0.11, -0.4))
         _paint(
             picture, _mask(points, None), np.ones((SIDE, SIDE, 3), dtype=np.float32) * _rgb((250, 240, 200))
         )
@@ -209,20 +227,22 @@ def _empty_landscape(scene: Scene, side: float, phase: float) -> Picture:
     return picture
 
 
-def _landscape(scene: Scene, rng: np.random.Generator) -> Picture:
+def _landscape(scene: Scene, rng: np.random.Generator) -> tuple[Picture, Spot]:
     side, phase = float(rng.choice([-1.0, 1.0])), float(rng.uniform(0, 1.0))
     x = 0.5 + side * float(rng.uniform(0.0, 0.05))
     picture = _empty_landscape(scene, side, phase)
     if scene.setting == "hill":
         radius = float(rng.uniform(0.23, 0.27))
-        draw_item(picture, scene.items[0], Spot(x, 0.72 - radius * 0.9, radius), rng, shadow=False)
-        return picture
+        spot = Spot(x, 0.72 - radius * 0.9, radius)
+        draw_item(picture, scene.items[0], spot, rng, shadow=False)
+        return picture, spot
     radius = float(rng.uniform(0.27, 0.31))
-    draw_item(picture, scene.items[0], Spot(x, 0.69 - radius * 0.68, radius), rng, shadow=False)
+    spot = Spot(x, 0.69 - radius * 0.68, radius)
+    draw_item(picture, scene.items[0], spot, rng, shadow=False)
     front = picture.copy()
     _waves(front, 0.72, scene.hour, phase + 1.0)
     _paint(picture, np.clip((_YY - 0.72) * SIDE, 0, 1).astype(np.float32), front)
-    return picture
+    return picture, spot
 
 
 def render_backdrop(scene: Scene, side: float) -> npt.NDArray[np.uint8]:
@@ -266,12 +286,21 @@ def lay_out(scene: Scene, rng: np.random.Generator) -> list[tuple[Item, Spot]]:
     ]
 
 
-def render(scene: Scene, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Draws `scene`; uint8, shape (128, 128, 3). The same generator state gives the same picture."""
+def render_placed(
+    scene: Scene, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], list[tuple[Item, Spot]]]:
+    """Draws `scene`; the picture, uint8 (128, 128, 3), and where each object went, in the order painted."""
     if scene.setting != "plain":
-        picture = _landscape(scene, rng)
+        picture, place = _landscape(scene, rng)
+        placed = [(scene.items[0], place)]
     else:
         picture = _backdrop(scene, rng)
-        for item, spot in lay_out(scene, rng):
+        placed = lay_out(scene, rng)
+        for item, spot in placed:
             draw_item(picture, item, spot, rng)
-    return (np.clip(picture, 0, 1) * 255.0 + 0.5).astype(np.uint8)
+    return (np.clip(picture, 0, 1) * 255.0 + 0.5).astype(np.uint8), placed
+
+
+def render(scene: Scene, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Draws `scene`; uint8, shape (128, 128, 3). The same generator state gives the same picture."""
+    return render_placed(scene, rng)[0]

@@ -22,7 +22,7 @@ INSIDERS: Final = ("circle", "square", "triangle", "star", "heart", "cross", "he
 BACKGROUNDS: Final = ("plain", "red", "yellow", "green", "blue", "purple", "pink", "gray")
 
 Size = Literal["", "small", "large"]
-Pattern = Literal["", "striped", "dotted"]
+Pattern = Literal["", "striped", "dotted", "graded", "speckled"]
 Relation = Literal["and", "left", "right", "above", "below", "inside"]
 Setting = Literal["plain", "hill", "water"]
 Hour = Literal["day", "night", "sunset"]
@@ -59,7 +59,8 @@ def _size(rng: np.random.Generator) -> Size:
 
 
 def _pattern(rng: np.random.Generator) -> Pattern:
-    return ("striped", "dotted", "", "", "", "", "", "")[int(rng.integers(8))]
+    """A texture for two items in five."""
+    return ("striped", "dotted", "graded", "speckled", "", "", "", "", "", "")[int(rng.integers(10))]
 
 
 def _background(rng: np.random.Generator, used: set[str]) -> str:
@@ -97,14 +98,14 @@ def _landscape(rng: np.random.Generator) -> Scene:
     )
 
 
-def draw_scene(rng: np.random.Generator) -> Scene:
-    """A random scene: 52 % one object, 24 % two, 7 % several equal ones, 17 % landscapes."""
-    share = rng.random()
-    if share < 0.52:
-        return _single(rng)
-    if share < 0.76:
+def draw_scene(rng: np.random.Generator, pairs: float = 0.24) -> Scene:
+    """A random scene: a share `pairs` of two objects; of the others 68 % one, 9 % several, 23 % land."""
+    if rng.random() < pairs:
         return _pair(rng)
-    return _counted(rng) if share < 0.83 else _landscape(rng)
+    share = rng.random()
+    if share < 0.68:
+        return _single(rng)
+    return _counted(rng) if share < 0.77 else _landscape(rng)
 
 
 def is_held_out(scene: Scene) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from training.image_renderer import PALETTE, SIDE, Spot, part_mask
+from training.image_renderer import PALETTE, SIDE, Spot, part_mask, second_shade
 from training.image_scene import COLOURS, KINDS
 from training.image_segment import Blob, Bool, Lab, fit, shrink, to_lab
 from training.image_shapes import parts_of
@@ -18,7 +18,6 @@ Grid = npt.NDArray[np.float32]
 _SIDE: Final = 32
 _SHADES: Final = (0.72, 0.86, 1.0, 1.12)
 _GLOSS: Final = (0.0, 0.2)
-_DARKER_PATTERN: Final = ("white", "yellow", "pink")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def _references() -> tuple[Lab, npt.NDArray[np.int64]]:
     values, owners = [], []
     for index, name in enumerate(COLOURS):
         base = np.array(PALETTE[name], dtype=np.float32)
-        mark = base * 0.55 if name in _DARKER_PATTERN else base + (255 - base) * 0.45
+        mark = second_shade(name, (base / 255).astype(np.float32)) * 255
         for pattern in (0.0, 0.75):
             for shade in _SHADES:
                 for gloss in _GLOSS:

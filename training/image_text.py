@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -85,3 +86,12 @@ def new_text_encoder(tokenizer: Any) -> Any:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+
+
+def token_ids(tokenizer: Any, texts: list[str]) -> torch.Tensor:
+    """int64 (n, 48), padded and truncated exactly as the pipelines do."""
+    encoded = tokenizer(
+        texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+    )
+    ids: torch.Tensor = encoded.input_ids
+    return ids

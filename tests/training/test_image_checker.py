@@ -8,7 +8,7 @@ import pytest
 from training.eval_image import wilson
 from training.image_checker import check
 from training.image_renderer import render
-from training.image_scene import COLOURS, KINDS, Item, Scene, draw_scene
+from training.image_scene import COLOURS, KINDS, Item, Pattern, Scene, draw_scene
 
 
 def test_at_least_95_percent_of_renders_are_called_right() -> None:
@@ -16,6 +16,15 @@ def test_at_least_95_percent_of_renders_are_called_right() -> None:
     scenes = [draw_scene(rng) for _ in range(80)]
     right = [check(render(scene, rng), scene).objects for scene in scenes]
     assert np.mean(right) >= 0.95
+
+
+def test_patterns_do_not_mislead_the_checker() -> None:
+    patterns: tuple[Pattern, ...] = ("striped", "dotted", "graded", "speckled")
+    rng = np.random.default_rng(10)
+    for index, colour in enumerate(COLOURS):
+        for pattern in patterns:
+            scene = Scene((Item(KINDS[index], colour, pattern=pattern),))
+            assert check(render(scene, rng), scene).objects, (colour, pattern)
 
 
 def test_a_wrong_kind_or_colour_is_called_wrong() -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import torch
 
 from training.image_reader import HEADS, targets
 from training.image_scene import Item, Scene
-from training.image_unet import train_unet
 
 STAR, HEART = Item("star", "red"), Item("heart", "blue", "small")
 
@@ -34,9 +30,3 @@ def test_each_target_is_a_class_of_its_head_or_none(scene: Scene) -> None:
     for value, classes in zip(targets(scene), HEADS.values(), strict=True):
         assert value == -100 or 0 <= value < classes
     assert (-100 in targets(scene)) == (len(scene.items) == 1)
-
-
-def test_the_unet_stage_says_what_is_missing(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    with pytest.raises(FileNotFoundError, match="run the stage `text` first"):
-        train_unet(tmp_path, hours=0.001)

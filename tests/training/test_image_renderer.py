@@ -7,7 +7,7 @@ import pytest
 
 from training.image_captions import caption, plain_caption
 from training.image_renderer import render
-from training.image_scene import COLOURS, KINDS, Item, Scene, draw_scene, draw_unseen, is_held_out
+from training.image_scene import COLOURS, KINDS, Item, Pattern, Scene, draw_scene, draw_unseen, is_held_out
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -29,6 +29,17 @@ def test_same_seed_gives_the_same_picture_and_another_seed_another() -> None:
 def test_objects_have_fine_detail_and_shading() -> None:
     picture = render(Scene((Item("circle", "green"),)), np.random.default_rng(1))
     assert len(np.unique(picture[48:80, 48:80].reshape(-1, 3), axis=0)) > 100
+
+
+@pytest.mark.parametrize("pattern", ["striped", "dotted", "graded", "speckled"])
+def test_patterns_are_drawn_and_named(pattern: Pattern) -> None:
+    plain, patterned = Scene((Item("square", "blue"),)), Scene((Item("square", "blue", pattern=pattern),))
+    first, second = (render(scene, np.random.default_rng(1)).astype(float) for scene in (plain, patterned))
+    assert np.abs(first - second)[48:80, 48:80].mean() > 4
+    assert np.abs(first - second)[:16].mean() < 0.1
+    assert plain_caption(patterned, np.random.default_rng(2)) != plain_caption(
+        plain, np.random.default_rng(2)
+    )
 
 
 def test_relation_decides_who_is_where() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
-from training.image_text import MAX_TOKENS, make_tokenizer, new_text_encoder
-from training.image_unet import token_ids
+from training.image_text import MAX_TOKENS, make_tokenizer, new_text_encoder, token_ids
 
 
 @pytest.fixture(scope="module")
