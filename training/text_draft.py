@@ -1,4 +1,4 @@
-"""Trains the draft model: `python -m training.text_draft --hours 0.4`, after `training.text`.
+"""Trains the draft model: `python -m training.text_draft --hours 0.2`, after `training.text`.
 
 Distillation (Hinton et al., 2015) on what the text model itself says: half of the conversations end in its
 own greedy answer, and everywhere its own probabilities are the target. A draft is judged by how often its
@@ -32,11 +32,16 @@ from training.text_tokenizer import Encoder, load_tokenizer
 
 FOLDER = ROOT / "models" / "upbeat-text-draft"
 WORK = ROOT / ".train" / "text-draft"
+# One layer: two of hidden 128 were accepted 72 % against 71 % of the time and cost half as much again.
 SHAPE = TextConfig(
-    hidden_size=128, intermediate_size=352, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    hidden_size=160,
+    intermediate_size=448,
+    num_hidden_layers=1,
+    num_attention_heads=5,
+    num_key_value_heads=5,
 )
 SHARPNESS = 2.0
-OWN_ANSWERS = 3000
+OWN_ANSWERS = 1500
 # Files that the draft shares with its target.
 SHARED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
@@ -107,7 +112,7 @@ def share_tokenizer(folder: Path, target: Path) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hours", type=float, default=0.4, help="hours of training in all")
+    parser.add_argument("--hours", type=float, default=0.2, help="hours of training in all")
     parser.add_argument("--seed", type=int, default=Plan().seed)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     chosen = parser.parse_args()

@@ -90,7 +90,7 @@ def _with_plain_marks(tokenizer: Tokenizer) -> Tokenizer:
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Writes the files that `transformers.AutoTokenizer.from_pretrained(folder)` reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     names = {"bos_token": BEGIN, "eos_token": END, "pad_token": PAD}
     others = [SYSTEM, USER, ASSISTANT]
     settings = {

@@ -6,10 +6,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from training.eval_text import FOLDER, mixed
+from pipelines.messages import Message
+from pipelines.simultaneous.layout import ACTIONS, more, opening, parse
+from pipelines.simultaneous.segments import sentences
+from training.eval_text import DRAFT_FOLDER, FOLDER, mixed
+from training.eval_text_partial import problems
 from training.text_answers import Answerer
 from training.text_conversation import Conversation, Turn
 from training.text_draw import drawn
+from training.text_loop import Loop, drafted
+from training.text_orders import HEAD
+from training.text_partial import turns_of
 
 DEMO = "Please tell me about the red boat on the water, and draw it for me."
 
@@ -30,6 +37,18 @@ def test_folder_is_small_and_complete() -> None:
         "chat_template.jinja",
     } <= names
     assert (FOLDER / "model.safetensors").stat().st_size <= 15_000_000
+
+
+def test_text_and_draft_are_small_together() -> None:
+    paths = [path for folder in (FOLDER, DRAFT_FOLDER) for path in folder.iterdir() if not path.is_symlink()]
+    assert sum(path.stat().st_size for path in paths) <= 16_000_000
+
+
+def test_the_draft_shares_the_tokenizer_and_is_mostly_right() -> None:
+    assert (DRAFT_FOLDER / "tokenizer.json").read_bytes() == (FOLDER / "tokenizer.json").read_bytes()
+    encoder, target, draft = Answerer(FOLDER).encoder, Loop(FOLDER), Loop(DRAFT_FOLDER)
+    made = [drafted(target, draft, encoder.prompt(asked), 80, 4) for asked in mixed(9)]
+    assert sum(each.accepted for each in made) >= 0.55 * sum(each.checked for each in made)
 
 
 def test_transformers_answers_a_greeting() -> None:
@@ -55,3 +74,24 @@ def test_the_demo_is_answered_in_words_and_with_a_picture(answerer: Answerer) ->
     (caption,) = drawn(answer.text)
     assert "boat" in caption
     assert len(answer.text.split("<draw>")[0].split()) >= 5
+
+
+def test_pieces_are_answered_with_actions(answerer: Answerer) -> None:
+    asked = [sentences(problem.question)[0] for problem in problems(20)]
+    talks = [
+        Conversation("partial", "partial", turns_of((Message("user", more(piece)),)), opening(())[0].content)
+        for piece in asked
+    ]
+    said = answerer.answers(talks, 60)
+    assert sum(answer.ended and answer.text.startswith(ACTIONS) for answer in said) >= 18
+    assert len({parse(answer.text)[0] for answer in said}) >= 2
+
+
+def test_an_order_is_said_back_in_its_form(answerer: Answerer) -> None:
+    talk = (
+        Turn("Can I get a mocha, please?", "Is the order on the screen right?"),
+        Turn("What is my order?", ""),
+    )
+    (answer,) = answerer.answers([Conversation("order", "order", talk)])
+    assert answer.text.startswith(HEAD)
+    assert "mocha" in answer.text
