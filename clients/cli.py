@@ -121,7 +121,7 @@ def serve(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def verify(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", file_okay=False)],
 ) -> None:
     """Load a model folder, compare its answers with transformers' and say what the gateway will do with it.
 
