@@ -2,11 +2,11 @@
 
 Each drafter, and all together, against plain decoding: same weights, same run, one torch thread, greedy. The
 arms answer the same requests, alternating in changing order; each request is asked once of an arm, so that
-what a drafter learns comes from other requests. Time is from admission to the last chunk, prompt included
-(tokenising is not). A ratio is plain time over the arm's, paired by request (by group of requests in larger
-batches), with its 95 % bootstrap interval. The prompt sets are those that the embedded model knows
-(conversations, word problems, a prompt in which one word changes) and, where the data folder is, HumanEval's
-and Spec-Bench's, which it does not.
+what a drafter learns comes from other requests. Time is CPU time of the one thread, from admission to the
+last chunk, prompt included (tokenising is not). A ratio is plain time over the arm's, paired by request (by
+group of requests in larger batches), with its 95 % bootstrap interval. The prompt sets are those that the
+embedded model knows (conversations, word problems, a prompt in which one word changes) and, where the data
+folder is, HumanEval's and Spec-Bench's, which it does not.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Arm:
             prepared.append((self.pipeline.prepare(request, None), self.pipeline.prepare(request, revision)))
         drafts = [self.pipeline._tokenizer.encode(question.before) for question in group]
         texts = dict.fromkeys((job.id for job in jobs), "")
-        start = time.perf_counter()
+        start = time.thread_time()
         for job, (admitted, prompt), draft in zip(jobs, prepared, drafts, strict=True):
             self.pipeline.admit(job, admitted)
             self.pipeline.update(job, prompt)
@@ -78,14 +78,14 @@ class Arm:
             batch = self.pipeline.plan((job for job in jobs if self.pipeline.ready(job)), BUDGET)
             if batch is None:
                 break
-            begun = time.perf_counter()
+            begun = time.thread_time()
             for emission in self.pipeline.run(batch):
                 if isinstance(emission, Emission):
                     _take(emission, texts, tally)
-            self.pipeline.observe(batch, (time.perf_counter() - begun) * 1000)
+            self.pipeline.observe(batch, (time.thread_time() - begun) * 1000)
             tally.passes += 1
             tally.drafting += sum(1 for draft in batch.work.drafts if draft)
-        tally.seconds.append(time.perf_counter() - start)
+        tally.seconds.append(time.thread_time() - start)
         for job in jobs:
             self.pipeline.release(job)
         return list(texts.values())
