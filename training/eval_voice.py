@@ -111,21 +111,22 @@ def longest_gap_ms(voice: EmbeddedVoice, texts: Sequence[str]) -> float:
     return 1000 * longest
 
 
-def heard(kind: str, folder: Path, count: int) -> dict[str, ErrorRate] | None:
-    """The error rates of ours and, where espeak-ng is installed, of the teacher, on `count` unseen sentences
-    of the kind; None where the free text's folder is absent. Runs in a process of its own."""
+def heard(kind: str, who: str, folder: Path, count: int) -> ErrorRate | None:
+    """The error rate of ours or of the teacher on `count` unseen sentences of the kind; None where the data
+    or the teacher is absent. Runs in a process of its own."""
     torch.set_num_threads(1)
     texts = domain_texts() if kind == DOMAIN else free_texts(count)
     if texts is None:
         return None
     trained, held = texts
-    hears, voice = Recogniser(trained), load_voice(folder)
-    rates = {OURS: error_rate(held[:count], lambda text: speak_aloud(voice, text), hears)}
+    if who == OURS:
+        voice = load_voice(folder)
+        return error_rate(held[:count], lambda text: speak_aloud(voice, text), Recogniser(trained))
     try:
         teacher = Teacher()
     except TeacherMissing:
-        return rates
-    return rates | {ESPEAK: error_rate(held[:count], lambda text: teacher.speak(text).audio, hears)}
+        return None
+    return error_rate(held[:count], lambda text: teacher.speak(text).audio, Recogniser(trained))
 
 
 def sound_of(voice: EmbeddedVoice) -> Sound:
@@ -195,18 +196,17 @@ def main() -> None:
 
 def listen(folder: Path, count: int, figures: dict[str, object]) -> dict[str, ErrorRate]:
     """Prints and keeps the error rates of both kinds of text; returns those of the domain."""
-    with ProcessPoolExecutor(len(KINDS), multiprocessing.get_context("spawn")) as pool:
-        found = dict(zip(KINDS, pool.map(heard, KINDS, repeat(folder), repeat(count)), strict=True))
-    for kind, rates in found.items():
-        if rates is None:
-            print(f"{kind} left out: no data folder")
+    tasks = [(kind, who) for kind in reversed(KINDS) for who in (OURS, ESPEAK)]
+    kinds, speakers = zip(*tasks, strict=True)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        found = dict(zip(tasks, pool.map(heard, kinds, speakers, repeat(folder), repeat(count)), strict=True))
+    for (kind, who), rate in found.items():
+        if rate is None:
+            print(f"{kind}, {who}: left out, the data folder or espeak-ng is absent")
             continue
-        if ESPEAK not in rates:
-            print(f"{kind}: {ESPEAK} left out, it is not installed")
-        for who, rate in rates.items():
-            print(f"{kind}, word error rate of {who}: {rate}")
-            figures[f"{kind}: {who}"] = asdict(rate)
-    return found[DOMAIN] or {}
+        print(f"{kind}, word error rate of {who}: {rate}")
+        figures[f"{kind}: {who}"] = asdict(rate)
+    return {who: rate for (kind, who), rate in found.items() if kind == DOMAIN and rate is not None}
 
 
 def show_sound(voice: EmbeddedVoice, folder: Path, texts: Sequence[str], figures: dict[str, object]) -> None:
