@@ -26,7 +26,9 @@ from pipelines.simultaneous.segments import SEGMENTERS, Segmenter, complete, seg
 DEFAULT = "wait_k"
 DEFAULT_SEGMENTER = "sentence"
 
-_WORD = re.compile(r"\S+\s+")
+# The white space behind a word; found in linear time, whatever the text is.
+_WORD_END = re.compile(r"(?<=\S)\s+")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
 # Words that call for another one behind them.
 _DANGLING = frozenset(
@@ -174,14 +176,14 @@ def _parsed(spec: str, field: str, kinds: dict[str, _Kind]) -> tuple[str, int]:
         return name, kind.usual
     if not kind.high:
         raise InvalidRequest(field, f"{name} takes no number")
-    if not (written.isascii() and written.isdigit()) or not kind.low <= int(written[:9]) <= kind.high:
+    if not _NUMBER.fullmatch(written) or not kind.low <= int(written) <= kind.high:
         raise InvalidRequest(field, f"{name} takes {kind.low} to {kind.high}, not {written!r}")
     return name, int(written)
 
 
 def _words(text: str, held: int, least: int) -> Advice:
     """Whole words but the last `held`, where at least `least` remain."""
-    ends = [found.end() for found in _WORD.finditer(text)]
+    ends = [found.end() for found in _WORD_END.finditer(text)]
     kept = len(ends) - held
     return Advice(ends[kept - 1], answer=True) if kept >= least else Advice(0)
 

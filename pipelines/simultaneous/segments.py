@@ -18,13 +18,15 @@ CHUNK_WORDS = 12
 
 Segmenter = Callable[[str], list[str]]
 
+# The patterns look at each character a bounded number of times, whatever the text is: a run is entered at its
+# beginning alone, and nothing that was eaten is given back. White space is always followed by something.
 # Stops, closing quotes and brackets, then white space, then something that could begin a sentence.
-_SENTENCE = re.compile(r"(?:[.!?]+[\"')\]]*\s+|\n\s*)(?=\S)")
+_SENTENCE = re.compile(r"(?<![.!?])[.!?]++[\"')\]]*+\s++|\n\s*+")
 # As above, or at commas, semicolons, colons and dashes; a comma between digits belongs to a number.
 _CLAUSE = re.compile(
-    r"(?:[.!?]+[\"')\]]*\s+|\n\s*|[;:]\s+|\s+[-–—]\s+|(?<!\d),[\"')\]]*\s+|(?<=\d),\s+(?!\d))(?=\S)"
+    _SENTENCE.pattern + r"|[;:]\s++|(?<!\s)\s++[-–—]\s++|(?<!\d),[\"')\]]*+\s++|(?<=\d),\s++(?!\d)"
 )
-_WORD = re.compile(r"\S+\s+(?=\S)")
+_WORD = re.compile(r"(?<=\S)\s++")
 
 
 def sentences(text: str) -> list[str]:
@@ -57,8 +59,8 @@ def segmenter(name: str, words: int = CHUNK_WORDS) -> Segmenter:
 
 
 def _split(pattern: re.Pattern[str], text: str) -> list[str]:
-    """`text` behind every match."""
-    ends = [0, *(found.end() for found in pattern.finditer(text)), len(text)]
+    """`text` behind every match that something other than white space follows."""
+    ends = [0, *(found.end() for found in pattern.finditer(text, 0, len(text.rstrip()))), len(text)]
     return [text[start:end] for start, end in pairwise(ends) if end > start]
 
 

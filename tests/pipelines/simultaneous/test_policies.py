@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -105,3 +106,19 @@ def test_segmenters_by_name() -> None:
     assert segments_of("chunk=1", "f")("one of seven ") == ["one of seven "]
     with pytest.raises(InvalidRequest, match="clause, sentence, chunk"):
         segments_of("wait_k", "f")
+
+
+@pytest.mark.parametrize("number", ["0000000031", "000000003" + "9" * 5000, "٣"])
+def test_a_number_is_short_and_plain(number: str) -> None:
+    with pytest.raises(InvalidRequest, match="wait_k takes 1 to 1000"):
+        policy(f"wait_k={number}", "policy")
+
+
+@pytest.mark.parametrize("spec", POLICIES)
+@pytest.mark.parametrize("unit", ["a", " ", ".", "\n", ".)", " -", ","])
+def test_no_prompt_takes_more_than_linear_time(spec: str, unit: str) -> None:
+    """The gateway's event loop calls policies: a quadratic one stands still for minutes here."""
+    text = "x" + unit * (100_000 // len(unit))
+    begun = time.process_time()
+    policy(spec, "policy")(Partial(text, text))
+    assert time.process_time() - begun < 1.0
