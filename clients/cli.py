@@ -206,7 +206,7 @@ def draw(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same image.")] = 0,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the text, 0 to 30.")] = None,
     negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
-    scheduler: Annotated[str, typer.Option(help="ddim, euler or dpmpp_2m.")] = "",
+    scheduler: Annotated[str, typer.Option(help="One that upbeat models lists; default the model's.")] = "",
     cache: Annotated[str, typer.Option(help="Step caching: off, balanced or fast.")] = "off",
     model: Model = "",
     server: Server = DEFAULT_TARGET,

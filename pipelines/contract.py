@@ -3,7 +3,7 @@
 Rules a pipeline keeps:
   1. `run` is a plain generator; every `yield` is a preemption point, with or without an emission.
      Between two yields pass at most the promised delay of CPU time, the first call included.
-  2. A slice is a transaction with exactly one commit: a token for each row, a prefill chunk, one model
+  2. A slice is a transaction with exactly one commit: the tokens said by each row, a prefill chunk, one model
      evaluation, one audio chunk. Until the commit, `run` writes to no job's state; after a closed
      generator every job stands at its last commit. Commit and emissions come last, with no yield between
      the first and the last write; emissions are yielded after it.

@@ -91,8 +91,8 @@ class ImageRequest(Value, frozen=True):
     """width, height in pixels; 0 means the model's own size. guidance 0 means the model's default is used.
 
     preview_every: a preview each n steps, 0 for none. mime: image/png, image/jpeg or image/webp;
-    quality 1..100 for the lossy ones. cache_level: "off", "balanced" (at least 35 dB of PSNR against
-    off) or "fast" (at least 30 dB). allow_lower_quality: under load steps are predicted as in "fast", then
+    quality 1..100 for the lossy ones. cache_level: "off", "balanced" (calibrated for 35 dB of PSNR
+    against off) or "fast" (30 dB). allow_lower_quality: under load steps are predicted as in "fast", then
     fewer are taken, rather than none. loras: add-ons by name, with their weights. init_image: PNG, JPEG or
     WebP to start from, none if empty; strength: how much of it may change, 0 to 1.
     control_image: an image to follow, none if empty; control_strength: how strongly, 0 to 1.

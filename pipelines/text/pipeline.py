@@ -1,8 +1,8 @@
 """The text pipeline: a folder of Llama or a relative behind `pipelines.contract.Pipeline`.
 
 One slice computes some new tokens of some jobs in one packed forward pass and commits once: the KV of all of
-them, and one token for each job whose prompt is complete. See `planner` for what goes into a slice,
-`kv_cache` for where it is kept, `state` for what a job is.
+them and, for each job whose prompt is complete, one token and the drafted ones in front of it that proved
+right. See `planner` for what goes into a slice, `kv_cache` for where it is kept, `state` for what a job is.
 """
 
 from __future__ import annotations
