@@ -123,9 +123,11 @@ def verify(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", file_okay=False)],
 ) -> None:
-    """Load a model folder, compare its answers with transformers' and say what the gateway will do with it.
+    """Load a model folder, say what the gateway will do with it, and compare a text model with transformers.
 
     Example: **upbeat verify ~/models/my-llama --dtype bfloat16**
+
+    This becomes `python -m pipelines.verify`, whose options (see its `--help`) can be given here.
     """
     os.execv(sys.executable, [sys.executable, "-m", "pipelines.verify", str(folder), *context.args])
 

@@ -439,7 +439,9 @@ class ReferenceImage(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     STRENGTH_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """PNG, JPEG or WebP; at most 4,194,304 pixels. It is cut and scaled to the size drawn."""
+    """PNG, JPEG or WebP; at most 16 MiB and 4,194,304 pixels; a request is at most ListModels' max_message_bytes
+    (4 MiB by default). It is cut and scaled to the size drawn.
+    """
     strength: _builtins.float
     """Above 0, at most 1; how far the result may leave an init image (default 0.8; that share of the steps is
     taken), or how strongly a control image steers (default 1).
