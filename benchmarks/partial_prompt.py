@@ -259,20 +259,26 @@ def slowly_ended(text: str) -> EditScript:
 
 
 def hostile_section(pipelines: dict[str, Pipeline], sessions: int) -> Row:
-    """So many sessions type at once, without and with one that revises each millisecond and grows for 4 s."""
+    """So many sessions type at once, without and with one that rewrites its prompt each millisecond, while
+    they type and commit: it grows to two fifths of the context, which it keeps, then to the most a prompt may
+    have, and then is silent. In processor time of the one thread, the arms in turn."""
     arms = Arms(pipelines)
     cases = problems(sessions)
-    growing = (Edit(float(ms), 0, "word " * (1 + 10 * ms)) for ms in range(4000))
-    flood = EditScript((*growing, Edit(30_000.0, 0, "Hi.")))
+    info = next(pipeline.info for pipeline in pipelines.values() if pipeline.info.modality == "text")
+    most = int(0.4 * info.context_tokens)
+    growing = (Edit(float(ms), 0, f"{ms} " + "word " * min(1 + ms // 4, most)) for ms in range(14_000))
+    flood = EditScript((*growing, Edit(14_001.0, 0, "word " * 30_000), Edit(30_000.0, 0, "Hi.")))
     found: dict[str, list[float]] = {}
-    for name, hostile in [("alone", False), ("beside a hostile one", True)] * 2:
+    pair = [("alone", False), ("beside a hostile one", True)]
+    for run, (name, hostile) in enumerate([*pair, *reversed(pair)] * 2):
+        typists = Typists(pipelines, running=time.thread_time)
         wanted = [
-            (arms.plan(AHEAD["answer ahead"], case, f"{name} {n}"), typed(case.text, 600), 0.05 * n)
+            (arms.plan(AHEAD["answer ahead"], case, f"{run} {n}"), typed(case.text, 600), 0.05 * n)
             for n, case in enumerate(cases)
         ]
         if hostile:
-            wanted.append((arms.plan(AHEAD["answer ahead"], cases[0], "hostile"), flood, 2.0))
-        turns = arms.typists.turns(wanted)[:sessions]
+            wanted.append((arms.plan(AHEAD["answer ahead"], cases[0], f"{run} hostile"), flood, 2.0))
+        turns = typists.turns(wanted)[:sessions]
         found.setdefault(name, []).extend(turn.first_token_ms for turn in turns)
     row = {name: {"p50": percentile(v, 0.5), "p99": percentile(v, 0.99)} for name, v in found.items()}
     grows = row["beside a hostile one"]["p50"] / row["alone"]["p50"] - 1

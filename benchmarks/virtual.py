@@ -46,15 +46,17 @@ class _Call:
 
 
 class SkippingClock:
-    """Seconds of the processor's clock, and what was skipped."""
+    """Seconds that `running` counts, and what was skipped. By this thread's processor time, what else runs on
+    the machine does not count."""
 
-    def __init__(self) -> None:
+    def __init__(self, running: Callable[[], float] = time.perf_counter) -> None:
+        self._running = running
         self._skipped_s = 0.0
         self._calls: list[tuple[float, int, _Call]] = []
         self._order = itertools.count()
 
     def now(self) -> float:
-        return time.perf_counter() + self._skipped_s
+        return self._running() + self._skipped_s
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         call = _Call(callback)
@@ -235,10 +237,15 @@ class Typist:
 
 
 class Typists:
-    """Many sessions at one device. `config` limits what the gateway lets in."""
+    """Many sessions at one device. `limits` is what the gateway lets in, `running` counts seconds of work."""
 
-    def __init__(self, pipelines: Mapping[str, Pipeline], limits: Limits = LIMITS) -> None:
-        self.clock = SkippingClock()
+    def __init__(
+        self,
+        pipelines: Mapping[str, Pipeline],
+        limits: Limits = LIMITS,
+        running: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.clock = SkippingClock(running)
         self.link = VirtualLink(pipelines, self.clock, self._poll)
         self.gateway = build(Config(limits=limits), self.link, self.clock)
         self._typists: list[Typist] = []

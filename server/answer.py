@@ -44,7 +44,8 @@ class Answer:
         self.ahead = plan.ahead.mode > Mode.OFF
         self.sent_chars = 0
         thinks = plan.ahead.mode >= Mode.THINK_AHEAD
-        self.foresight = Foresight(prompt, self._think_policy if thinks else plan.ahead.policy, self._grant)
+        advises = self._think_policy if thinks else plan.ahead.policy
+        self.foresight = Foresight(prompt, advises, self._grant, desk.allowance)
         self._desk = desk
         self._turn = turn
         self._prompt = prompt
@@ -228,6 +229,7 @@ class Answer:
             self._voice = Voice(self._turn, self._submit_speech, self._moved, committed=not early)
         history = self._history()
         self.sent_chars = sum(len(message.content) for message in history)
+        self.foresight.history_chars = self.sent_chars
         request = TextRequest(history, plan.sampling, plan.cache_scope)
         order = replace(
             desk.order(turn_id, plan.text, plan.job_class, request),

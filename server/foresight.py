@@ -6,7 +6,8 @@ Rules
 2. Revisions are numbered as they are sent. A commit of exactly what is being answered keeps the number: that
    answer goes on. Any other begins afresh under a new number.
 3. Bursts are coalesced: the longer the prompt, the longer the pause between two revisions, so that a session
-   takes at most about a twentieth of the thread that prepares them.
+   takes at most about a twentieth of the thread that prepares them. What a revision changes is charged to
+   the allowance, and the next one waits until that is out of debt.
 Owner: the turn. No waiting; time is given.
 """
 
@@ -21,6 +22,7 @@ from pipelines.messages import Message, PromptRevision
 from pipelines.simultaneous import layout
 from pipelines.simultaneous.layout import Note
 from pipelines.simultaneous.policies import Partial, Policy
+from server.allowance import Allowance
 from server.prompt import Prompt
 
 TICK_S = 0.005
@@ -31,14 +33,17 @@ Grant = Callable[[], int]
 
 
 class Foresight:
-    """One turn's. grant(): how many tokens of an answer may be generated ahead now."""
+    """One turn's. grant(): how many tokens of an answer may be generated ahead now. history_chars: what is
+    prepared with each revision."""
 
-    def __init__(self, prompt: Prompt, policy: Policy, grant: Grant) -> None:
+    def __init__(self, prompt: Prompt, policy: Policy, grant: Grant, allowance: Allowance) -> None:
         self.number = 0
+        self.history_chars = 0
         self.again_s = math.inf
         self._prompt = prompt
         self._policy = policy
         self._grant = grant
+        self._allowance = allowance
         self._changed_s = 0.0
         self._text = self._before = ""
         self._sent: PromptRevision | None = None
@@ -46,7 +51,7 @@ class Foresight:
     @property
     def tick_s(self) -> float:
         """How long to gather edits."""
-        return max(TICK_S, TICK_PER_CHAR_S * len(self._prompt.text))
+        return max(TICK_S, TICK_PER_CHAR_S * (self.history_chars + len(self._prompt.text)))
 
     def edited(self, now_s: float) -> None:
         """The prompt has changed."""
@@ -72,8 +77,16 @@ class Foresight:
         known = sent is not None and (sent.text, sent.notes) == (kept, said)
         if known and (not advice.answer or (sent is not None and sent.answer_tokens)):
             return None
+        wait_s = self._allowance.wait_s(now_s)
+        if wait_s > 0:
+            self.again_s = wait_s
+            return None
         tokens = self._grant() if advice.answer else 0
-        return None if known and not tokens else self._number(kept, False, tokens, said)
+        if known and not tokens:
+            return None
+        kept_chars = same_beginning(sent.text, kept) if sent is not None else 0
+        self._allowance.charge_prompt(len(kept) - kept_chars, now_s)
+        return self._number(kept, False, tokens, said)
 
     def final(self, notes: tuple[Note, ...]) -> PromptRevision:
         """The committed prompt."""
@@ -91,3 +104,15 @@ class Foresight:
         self.number += 1
         self._sent = PromptRevision(self.number, text, final, tokens, notes)
         return self._sent
+
+
+def same_beginning(one: str, other: str) -> int:
+    """How many characters at the beginning agree; by bisection, since texts may be long."""
+    same, end = 0, min(len(one), len(other))
+    while same < end:
+        middle = (same + end + 1) // 2
+        if one[same:middle] == other[same:middle]:
+            same = middle
+        else:
+            end = middle - 1
+    return same

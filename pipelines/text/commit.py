@@ -29,10 +29,16 @@ class Committer:
         self, state: TextState, count: int, draft: Sequence[int], drawn: Sequence[Drawn]
     ) -> list[Emitted]:
         """Make the KV of `count` known tokens and the drawn tokens that count durable; returns what the
-        client gets. What ends the answer may come at any of them; the rest is dropped."""
+        client gets. What ends the answer may come at any of them; the rest is dropped.
+
+        Masked attention still spreads a NaN that a draft has caused to the tokens before it (0 * NaN), so
+        where drafts were checked nothing of such a slice counts: the row runs again without drafts."""
+        right = accepted(draft, drawn)
+        state.doubted = bool(draft) and not all(token.finite for token in drawn[: right + 1])
+        if state.doubted:
+            return []
         state.table.append(count)
         state.drafted += len(draft)
-        right = accepted(draft, drawn)
         if drawn and drawn[0].finite and self.index is not None and not state.drawn:
             state.publish(self.index)
         said = Piece()

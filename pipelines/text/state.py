@@ -28,7 +28,8 @@ class TextState:
     prefix index knows. final: the prompt is committed. ahead: before that, how many tokens of an answer to it
     as it stands may be generated. ending: why the answer ends, as long as nobody may be told. early: tokens
     generated ahead. draft: what is known of the answer from earlier revisions. broken: the model computed
-    NaN, so nobody may use this KV. given: tokens that the answer may resemble.
+    NaN, so nobody may use this KV. doubted: it computed NaN where drafts were
+    checked, so the row runs without any. given: tokens that the answer may resemble.
     drafters: follow the tokens, from the first drawn one on.
     """
 
@@ -46,6 +47,7 @@ class TextState:
     draft: list[int] = field(default_factory=list)
     finished: bool = False
     broken: bool = False
+    doubted: bool = False
     reused: int = 0
     rolled_back: int = 0
     given: tuple[int, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.allowance import BURST_S, Allowances
+from server.allowance import BURST_S, SESSION_CHARS_PER_S, Allowances
 
 RATE = 100.0
 FULL = int(RATE * BURST_S)
@@ -29,3 +29,22 @@ def test_a_tenants_sessions_share() -> None:
     one.charge(FULL, 1.0)
     assert two.grant(50, 0, 1.0) == 0
     assert other.grant(50, 0, 1.0) == 50
+
+
+def test_changed_characters_delay_the_next_revision() -> None:
+    allowances = Allowances()
+    allowance, other = allowances.session("a"), allowances.session("a")
+    allowance.charge_prompt(int(BURST_S * SESSION_CHARS_PER_S), 9.0)
+    assert allowance.wait_s(9.0) == 0
+    allowance.charge_prompt(int(2 * SESSION_CHARS_PER_S), 9.0)
+    assert allowance.wait_s(9.0) == 2
+    assert allowance.wait_s(10.5) == 0.5
+    assert other.wait_s(9.0) == 0
+
+
+def test_a_tenants_sessions_share_what_may_be_computed() -> None:
+    allowances = Allowances()
+    for _ in range(17):
+        allowances.session("a").charge_prompt(int(BURST_S * SESSION_CHARS_PER_S), 9.0)
+    assert allowances.session("a").wait_s(9.0) == 0.25
+    assert allowances.session("b").wait_s(9.0) == 0

@@ -22,6 +22,7 @@ from pipelines.messages import (
 )
 from pipelines.simultaneous import layout
 from pipelines.simultaneous.policies import policy
+from server.allowance import BURST_S, SESSION_CHARS_PER_S
 from server.events import Discarded, Thought, TurnDone
 from server.foresight import TICK_PER_CHAR_S, TICK_S
 from server.plan import Ahead, Mode
@@ -118,6 +119,44 @@ def test_a_longer_prompt_is_sent_less_often() -> None:
     assert on.link.sent == []
     on.clock.advance(0.2)
     assert len(inputs(on)) == 1
+
+
+def test_a_flood_of_rewritten_prompts_is_bounded_and_its_commit_does_not_wait() -> None:
+    on, chars, seconds = bench(), 8000, 10
+    on.session.append("x " * (chars // 2))
+    for ms in range(1000 * seconds):
+        on.session.revise(0, f"{ms} " + "x " * (chars // 2))
+        on.clock.advance(0.001)
+    most = (BURST_S + seconds) * SESSION_CHARS_PER_S / chars
+    assert 2 <= len(inputs(on)) <= most + 2
+    sent = len(inputs(on))
+    on.session.commit("Hi.")
+    assert inputs(on)[sent:] == [PromptRevision(sent + 1, "Hi.", True)]
+
+
+def test_what_is_only_appended_is_sent_each_time() -> None:
+    on = bench()
+    typed(on, "word " * 3000)
+    on.clock.advance(1)
+    for _ in range(50):
+        on.session.append("more ")
+        on.clock.advance(1)
+    assert len(inputs(on)) == 51
+
+
+def test_a_long_history_too_makes_revisions_rarer() -> None:
+    said_before = (Message("user", "word " * 40), Message("assistant", "yes. " * 40))
+    on = bench(history=said_before * 20)
+    typed(on, "a ")
+    on.clock.advance(5)
+    request: Any = on.link.submitted(TextRequest)[0].request
+    chars = sum(len(message.content) for message in request.history)
+    assert chars >= 400
+    on.session.append("b ")
+    on.clock.advance(0.9 * TICK_PER_CHAR_S * chars)
+    assert len(inputs(on)) == 1
+    on.clock.advance(0.2 * TICK_PER_CHAR_S * chars)
+    assert len(inputs(on)) == 2
 
 
 def test_tokens_before_the_commit_on_request() -> None:

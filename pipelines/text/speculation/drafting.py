@@ -68,7 +68,7 @@ class Drafting:
     def _offer(self, row: Row) -> tuple[tuple[int, ...], Sequence[float]]:
         state = row.job.state
         assert isinstance(state, TextState)
-        if not draws(state, row.count):
+        if state.doubted or not draws(state, row.count):
             return (), ()
         if state.drafters is None:
             experience = self._experiences.of(state.keys[0])

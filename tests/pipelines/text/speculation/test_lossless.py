@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -191,15 +192,32 @@ def test_an_end_token_inside_a_draft_ends_the_answer(drive: Drive) -> None:
     assert again.state.table.length == again.state.prompt_length + end
 
 
-def test_nan_at_a_right_draft_comes_after_what_was_said(drive: Drive) -> None:
+def test_nan_where_drafts_are_checked_is_checked_without_them(drive: Drive) -> None:
     driver = drive()
     job = driver.submit(PROMPTS[0], Sampling(max_tokens=12))
     job.state.expect([50, 60])
     assert driver.plan() is not None
+    cached = job.state.table.length
     drawn = [Drawn(50, True), Drawn(60, True), Drawn(0, False)]
-    chunks = driver.pipeline._committer.commit(job.state, job.state.pending, (50, 60), drawn)
-    assert [type(chunk).__name__ for chunk in chunks] == ["TokenChunk", "Failed"]
-    assert driver.tokens(job) == [50, 60]
+    assert driver.pipeline._committer.commit(job.state, job.state.pending, (50, 60), drawn) == []
+    assert (job.state.table.length, driver.tokens(job), job.state.finished) == (cached, [], False)
+    batch = driver.plan()
+    assert batch is not None
+    assert not any(batch.work.drafts)
+
+
+def test_a_draft_that_computes_nan_fails_nobody(drive: Drive) -> None:
+    plain = drive(PLAIN)
+    job = plain.submit(PROMPTS[0], Sampling(max_tokens=12))
+    plain.drain()
+    answer = plain.tokens(job)
+    driver = drive()
+    again = driver.submit(PROMPTS[0], Sampling(max_tokens=12))
+    wrong = next(token for token in range(300) if token not in {*answer, *again.state.tokens})
+    driver.pipeline._decoder.weights.embedding[wrong] = math.nan
+    again.state.expect([answer[0], wrong, *answer[2:]])
+    driver.drain()
+    assert driver.tokens(again) == answer
 
 
 def test_nan_at_a_wrong_draft_is_not_read(drive: Drive) -> None:
