@@ -20,7 +20,7 @@ from pipelines.errors import UpbeatError
 from server.auth import EXEMPT, TENANT, Authenticator
 from server.gateway import Gateway
 from server.logs import log
-from server.services.status import code_of, trailing
+from server.services.status import code_of, message_of, trailing
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Behaviour = Callable[[Any, Context], Any]
@@ -100,8 +100,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             line["code"] = str(context.code())
             raise
         except UpbeatError as error:
-            line |= {"code": code_of(error).name, "error": error.message, "field": error.field}
-            await context.abort(code_of(error), error.message, trailing(error))
+            line |= {"code": code_of(error).name, "error": message_of(error), "field": error.field}
+            await context.abort(code_of(error), message_of(error), trailing(error))
         except grpc.aio.InternalError:
             line["code"] = "CANCELLED"
             raise asyncio.CancelledError from None

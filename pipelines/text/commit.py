@@ -54,13 +54,14 @@ class Committer:
             state.accepted += place < right
             piece, reason = self._say(state, token)
             said = _joined(said, piece)
-            if state.constraint is not None and token.id not in self.eos:
-                wrong = state.constraint.consume(token.id)
+            if state.constraint is not None:
+                ends = token.id in self.eos
+                wrong = state.constraint.error if ends else state.constraint.consume(token.id)
                 if wrong:
                     state.finished = True
-                    failed = Failed("InvalidRequest", wrong[:300], state.constraint.field)
+                    failed = Failed("InvalidRequest", wrong, state.constraint.field)
                     return [*self._chunks(state, said), failed]
-                if state.constraint.complete:
+                if not ends and state.constraint.complete:
                     said, reason = _joined(said, state.stream.finish()), FinishReason.STOP
             if reason is not None:
                 state.ending = reason

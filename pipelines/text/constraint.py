@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from torch import Tensor
 
 from pipelines.errors import InvalidRequest, Unsupported
@@ -28,6 +28,15 @@ MAX_GRAMMAR_CHARS = 65_536
 
 _COMPACT: Any = {"whitespace_flexible": False}
 _KEPT = 64
+# A constraint comes from a client and is followed on the executor's thread: one that is too complex is
+# refused, or ends its answer (at the worst after about 0.1 s). Errors do not repeat the answer.
+_LIMITS = LLParserLimits(
+    initial_lexer_fuel=200_000,
+    step_lexer_fuel=20_000,
+    max_lexer_states=10_000,
+    max_grammar_size=8_000,
+    verbose_errors=False,
+)
 
 
 class Constraint:
@@ -64,10 +73,15 @@ class Constraint:
         return masks
 
     def consume(self, token: int) -> str:
-        """One more token of the answer. Returns why the constraint cannot be followed further, "" if it can:
-        it may have become too complex."""
+        """One more token of the answer. Returns `error`."""
         self._matcher.consume_token(token)
-        return self._matcher.get_error()
+        return self.error
+
+    @property
+    def error(self) -> str:
+        """Why the constraint cannot be followed further, "" if it can: it may have become too complex. From
+        then on nothing but the end may come next."""
+        return _reason(self._matcher.get_error())
 
     @property
     def complete(self) -> bool:
@@ -114,17 +128,25 @@ class Constraints:
         except ValueError as error:
             raise InvalidRequest(field, f"is no JSON object: {error}") from error
         tokenizer = self._library_tokenizer()
-        wrong = LLMatcher.validate_grammar(grammar, tokenizer)
+        wrong = LLMatcher.validate_grammar(grammar, tokenizer, limits=_LIMITS)
         if wrong:
-            raise InvalidRequest(field, " ".join(wrong.split())[:300])
-        matcher = LLMatcher(tokenizer, grammar, log_level=0)
-        if matcher.is_error():
-            raise InvalidRequest(field, " ".join(matcher.get_error().split())[:300])
+            raise InvalidRequest(field, _reason(wrong))
+        matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)
+        for _ in range(2):  # what the first mask has made too large is noticed by the second
+            first = matcher.deep_copy()
+            first.compute_bitmask()
+            if first.is_error():
+                raise InvalidRequest(field, _reason(first.get_error()))
         return Constraint(matcher, self._vocab, field)
 
     def _make_tokenizer(self) -> LLTokenizer:
         words = TokenizerWrapper(_Words(self._tokenizer, self._vocab, self._eos[0]))
         return LLTokenizer(words, n_vocab=self._vocab, eos_token=self._eos)
+
+
+def _reason(error: str) -> str:
+    """The library's message on one short line, without the sign that it leaves the answer out."""
+    return " ".join(error.replace("<non-verbose/>", "").split())[:300]
 
 
 class _Words:

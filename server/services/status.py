@@ -26,6 +26,8 @@ from pipelines.errors import (
 
 DOMAIN = "upbeat"
 DETAILS_KEY = "grpc-status-details-bin"
+MAX_MESSAGE_CHARS = 300
+"""Clients take 8 KiB of trailing metadata; the message is in it three times, at 3 to 12 bytes a character."""
 
 TABLE: dict[type[UpbeatError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -47,6 +49,12 @@ def code_of(error: UpbeatError) -> grpc.StatusCode:
     return TABLE.get(type(error), grpc.StatusCode.INTERNAL)
 
 
+def message_of(error: UpbeatError) -> str:
+    """Cut where it repeats too much of what the client sent."""
+    whole = error.message
+    return whole if len(whole) <= MAX_MESSAGE_CHARS else whole[: MAX_MESSAGE_CHARS - 1] + "…"
+
+
 def status_of(error: UpbeatError) -> status_pb2.Status:
     """With ErrorInfo always, BadRequest where a field is at fault, RetryInfo where trying again helps."""
     name = type(error).__name__
@@ -55,14 +63,18 @@ def status_of(error: UpbeatError) -> status_pb2.Status:
     details: list[Message] = [info]
     if error.field:
         info.metadata["field"] = error.field
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=message_of(error)
+        )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_s > 0:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(1000 * error.retry_after_s))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     number: int = code_of(error).value[0]
-    return status_pb2.Status(code=number, message=error.message, details=[_packed(each) for each in details])
+    return status_pb2.Status(
+        code=number, message=message_of(error), details=[_packed(each) for each in details]
+    )
 
 
 def trailing(error: UpbeatError) -> tuple[tuple[str, bytes], ...]:

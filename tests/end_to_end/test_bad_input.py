@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import PIL.Image
 import pytest
-from upbeat.v1.types_pb2 import ImageOptions, Sampling, VoiceOptions
+from upbeat.v1.types_pb2 import ImageOptions, LoraWeight, ReferenceImage, Sampling, VoiceOptions
 
 from clients.client import Upbeat
 from clients.errors import ClientError
@@ -51,6 +54,27 @@ async def _odd_audio(upbeat: Upbeat) -> None:
     await drained(upbeat.transcribe(pieces(), 16_000))
 
 
+def talk(**options: object) -> Attempt:
+    async def attempt(upbeat: Upbeat) -> None:
+        async with upbeat.converse(**options) as talk:  # type: ignore[arg-type]
+            await talk.append("Hello")
+            await talk.commit()
+            await drained(aiter(talk))
+
+    return attempt
+
+
+def trace(seconds: float) -> Attempt:
+    return lambda upbeat: upbeat.trace(seconds)
+
+
+def bomb(side: int) -> bytes:
+    """A small file of a large image."""
+    file = io.BytesIO()
+    PIL.Image.new("1", (side, side)).save(file, "PNG")
+    return file.getvalue()
+
+
 def draw(**options: object) -> Attempt:
     return lambda upbeat: drained(upbeat.draw("a red star", image=ImageOptions(**options)))  # type: ignore[arg-type]
 
@@ -65,6 +89,8 @@ def say(text: str = "Hello", **options: object) -> Attempt:
     return lambda upbeat: drained(upbeat.synthesize(text, voice=VoiceOptions(**options)))  # type: ignore[arg-type]
 
 
+MANY = json.dumps({"type": "object", "properties": {f"p{i}": {} for i in range(4000)}})
+BOMB = bomb(8000)
 BAD: list[tuple[str, Attempt, str, str]] = [
     ("unknown model", write(model="nobody"), "NOT_FOUND", "nobody"),
     ("empty prompt", write(""), "INVALID_ARGUMENT", "prompt"),
@@ -89,6 +115,47 @@ BAD: list[tuple[str, Attempt, str, str]] = [
     ("rate of 9", say(rate=9.0), "INVALID_ARGUMENT", "rate"),
     ("JSON schema", write(json_schema='{"type": "strin"}'), "INVALID_ARGUMENT", "sampling.json_schema"),
     ("regex", write(regex="[a-z"), "INVALID_ARGUMENT", "sampling.regex"),
+    (
+        "deep schema",
+        write(json_schema='{"items":' * 2000 + "{}" + "}" * 2000),
+        "INVALID_ARGUMENT",
+        "recursion",
+    ),
+    ("schema too large", write(json_schema=MANY), "INVALID_ARGUMENT", "sampling.json_schema"),
+    (
+        "schema elsewhere",
+        write(json_schema='{"$ref": "file:///x"}'),
+        "INVALID_ARGUMENT",
+        "sampling.json_schema",
+    ),
+    ("unknown keyword", write(json_schema='{"not": {}}'), "INVALID_ARGUMENT", "sampling.json_schema"),
+    ("regex too complex", write(regex="((a{1000}){1000}){1000}"), "INVALID_ARGUMENT", "sampling.regex"),
+    ("regex, later", write(regex="b{3}((a{1000}){1000}){1000}"), "INVALID_ARGUMENT", "sampling.regex"),
+    ("long name", write(model="中" * 100_000), "NOT_FOUND", "model"),
+    ("long scheduler", draw(scheduler="x" * 1_000_000), "INVALID_ARGUMENT", "image.scheduler"),
+    ("unknown add-on", draw(loras=[LoraWeight(name="x")]), "NOT_FOUND", "image.loras[0].name"),
+    ("many add-ons", draw(loras=[LoraWeight(name="x")] * 1000), "INVALID_ARGUMENT", "image.loras"),
+    ("unknown cache level", draw(cache_level=9), "INVALID_ARGUMENT", "image.cache_level"),
+    ("no init image", draw(init_image=ReferenceImage()), "INVALID_ARGUMENT", "image.init_image.data"),
+    (
+        "odd init image",
+        draw(init_image=ReferenceImage(data=b"GIF89a")),
+        "INVALID_ARGUMENT",
+        "image.init_image.data",
+    ),
+    ("huge init image", draw(init_image=ReferenceImage(data=BOMB)), "INVALID_ARGUMENT", "4194304 pixels"),
+    (
+        "NaN strength",
+        draw(init_image=ReferenceImage(data=BOMB, strength=math.nan)),
+        "INVALID_ARGUMENT",
+        "image.init_image.strength",
+    ),
+    ("control image", draw(control_image=ReferenceImage(data=BOMB)), "UNIMPLEMENTED", "image.control_image"),
+    ("unknown policy", talk(policy="magic"), "INVALID_ARGUMENT", "start.partial_prompt_policy"),
+    ("long number", talk(policy="pause=000000500" + "9" * 5000), "INVALID_ARGUMENT", "10 to 60000"),
+    ("thoughts without mode", talk(thoughts=True), "INVALID_ARGUMENT", "start.thoughts"),
+    ("early without mode", talk(emit_before_commit=True), "INVALID_ARGUMENT", "start.emit_before_commit"),
+    ("trace of 61 s", trace(61.0), "INVALID_ARGUMENT", "seconds"),
     ("both", write(regex="[a-z]", json_schema="{}"), "INVALID_ARGUMENT", "sampling.regex"),
 ]
 
@@ -123,6 +190,16 @@ async def test_streams_that_are_opened_and_abandoned_hurt_nobody(upbeat: Upbeat,
             await talk.__aenter__()
             await talk.append("Hello")
     assert await witness(upbeat)
+
+
+@pytest.mark.parametrize("unit", ["a", ". ", "\n"])
+async def test_a_long_prompt_under_any_policy_holds_up_nobody(upbeat: Upbeat, unit: str) -> None:
+    async with asyncio.timeout(10.0), upbeat.converse(partial_prompts="think_ahead", policy="clause") as long:
+        await long.append("x" + unit * 50_000)
+        assert await witness(upbeat)
+    async with asyncio.timeout(10.0), upbeat.converse(partial_prompts="answer_ahead") as long:
+        await long.append("x" + unit * 50_000)
+        assert await witness(upbeat)
 
 
 @pytest.mark.slow

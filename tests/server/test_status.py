@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines import errors
-from server.services.status import TABLE, code_of, status_of
+from server.services.status import TABLE, code_of, message_of, status_of, trailing
 from tests.grpc_calls import Details, parse
 
 
@@ -35,3 +35,11 @@ def test_field_and_retry() -> None:
 
 def test_an_error_without_an_entry_is_internal() -> None:
     assert code_of(errors.UpbeatError("odd")).name == "INTERNAL"
+
+
+def test_a_message_that_repeats_what_was_sent_fits_into_the_metadata() -> None:
+    """Clients take 8 KiB; what is larger becomes an error of the transport, without field and reason."""
+    error = errors.InvalidRequest("image.mime", f"not {'中' * 1_000_000}")
+    details = sum(len(key) + len(value) * 4 / 3 for key, value in trailing(error))
+    assert details + 3 * len(message_of(error).encode()) < 8192
+    assert parse(status_of(error)).field == "image.mime"

@@ -35,6 +35,7 @@ ORDER = json.dumps(
         "additionalProperties": False,
     }
 )
+MANY = json.dumps({"type": "object", "properties": {f"p{i}": {} for i in range(4000)}})
 
 
 def random_schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
@@ -183,6 +184,8 @@ def test_a_draft_is_cut_where_the_grammar_ends_it(drive: Drive) -> None:
         (Sampling(regex="[a-z"), "sampling.regex", "regex"),
         (Sampling(regex="(?=x)y"), "sampling.regex", "look-around"),
         (Sampling(regex="a" * (MAX_GRAMMAR_CHARS + 1)), "sampling.regex", str(MAX_GRAMMAR_CHARS)),
+        (Sampling(regex="((a{1000}){1000}){1000}"), "sampling.regex", "too many expressions"),
+        (Sampling(json_schema=MANY), "sampling.json_schema", "grammar size"),
         (Sampling(regex="a", json_schema="{}"), "sampling.regex", "json_schema"),
     ],
 )
