@@ -290,9 +290,11 @@ class Sampling(_message.Message):
     logprobs: _builtins.int
     """0, the default, for none; 1 to 20 for the chosen token's log probability and that many alternatives."""
     json_schema: _builtins.str
-    """A JSON schema the answer must follow."""
+    """A JSON schema the answer must follow; at most 65,536 characters. One that is too complex is refused, or fails the
+    turn where that shows only on the way.
+    """
     regex: _builtins.str
-    """A regular expression the answer must follow."""
+    """A regular expression the answer must follow; limits as json_schema, and not together with it."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 8 strings of 1 to 64 characters; generation ends before them."""
