@@ -205,6 +205,8 @@ class Session:
 
     def _writing(self, field: str) -> ConverseTurn:
         if self.active is not None and self.active.turn.stopped:
+            if self.active.turn.fatal is not None:  # the client could not know; it may come again
+                raise self.active.turn.fatal
             raise WrongState("the turn is ending; the next one may begin after turn_done", field=field)
         return self.active or self._begin()
 

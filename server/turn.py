@@ -66,6 +66,11 @@ class Turn:
         """Whether only TurnDone is to come, or not even that."""
         return self._reason is not None
 
+    @property
+    def fatal(self) -> UpbeatError | None:
+        """What `next` raises, where the turn cannot even end with TurnDone."""
+        return self._fatal
+
     def add(self, lane: Lane) -> None:
         """One more job answers this turn."""
         self._lanes.append(lane)

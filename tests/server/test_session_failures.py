@@ -119,6 +119,15 @@ def test_a_device_lost_between_turns_fails_the_next_one() -> None:
         bench.events()
 
 
+def test_a_commit_that_crosses_with_the_loss_of_the_device_says_that_it_is_lost() -> None:
+    bench = Bench()
+    bench.session.append("Hi")
+    bench.link.die()
+    bench.clock.advance(TICK_S)
+    with pytest.raises(DeviceLost):
+        bench.session.commit(None)
+
+
 def test_draining_finishes_the_turn_then_ends_the_stream() -> None:
     bench = Bench()
     bench.session.commit("Hi")
