@@ -90,6 +90,7 @@ def _jobs(
 ) -> Iterator[tuple[str, JobClass, Request, Input | None]]:
     """Endless: long and short prompts, long and short speech, images of several schedulers."""
     by_modality = {pipeline.info.modality: pipeline.info for pipeline in pipelines.values()}
+    images = sorted(name for name, pipeline in pipelines.items() if pipeline.info.modality == "image")
     while True:
         text = " ".join(rng.choices(WORDS, k=rng.choice((8, 60, 400))))
         sampling = Sampling(rng.choice((0.0, 0.9)), seed=rng.randint(0, 9), max_tokens=24, logprobs=2)
@@ -104,7 +105,7 @@ def _jobs(
             scheduler=rng.choice(("", "euler", "dpmpp_2m")),
             preview_every=2,
         )
-        yield by_modality["image"].name, JobClass.STANDARD, image, None
+        yield rng.choice(images), JobClass.STANDARD, image, None
         noise = rng.randbytes(16_000 * 2)
         yield (
             by_modality["transcription"].name,
