@@ -16,6 +16,9 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
+UNFIT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ImportError, AssertionError)
+"""What a peer may raise on a model that it was not made for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -121,5 +124,5 @@ def run_peer(
             if registry is not None:
                 registry.reset_stateful_hooks()
         return PeerResult(torch.cat(drawn), time.perf_counter() - begin)
-    except Exception as error:  # whatever a peer raises on a model that it was not made for
+    except UNFIT as error:
         return PeerResult(None, 0.0, f"{type(error).__name__}: {error}".splitlines()[0][:160])

@@ -21,15 +21,13 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from torch import Tensor
 
 from pipelines.errors import InvalidRequest, Unsupported
-from pipelines.messages import Sampling
+from pipelines.messages import MAX_GRAMMAR_CHARS, Sampling
 from pipelines.text.tokenizer import ChatTokenizer
-
-MAX_GRAMMAR_CHARS = 65_536
 
 _COMPACT: Any = {"whitespace_flexible": False}
 _KEPT = 64
 # A constraint comes from a client and is followed on the executor's thread: one that is too complex is
-# refused, or ends its answer (at the worst after about 0.1 s). Errors do not repeat the answer.
+# refused, or fails its answer (at the worst after about 0.1 s). Errors do not repeat the answer.
 _LIMITS = LLParserLimits(
     initial_lexer_fuel=200_000,
     step_lexer_fuel=20_000,

@@ -8,7 +8,15 @@ from typing import Literal
 from upbeat.v1 import types_pb2
 
 from pipelines.errors import InvalidRequest, NotFound
-from pipelines.messages import ImageRequest, JobClass, Message, ModelInfo, Sampling, SpeechRequest
+from pipelines.messages import (
+    MAX_GRAMMAR_CHARS,
+    ImageRequest,
+    JobClass,
+    Message,
+    ModelInfo,
+    Sampling,
+    SpeechRequest,
+)
 from server.services import fields
 
 ROLES = {types_pb2.ROLE_SYSTEM: "system", types_pb2.ROLE_USER: "user", types_pb2.ROLE_ASSISTANT: "assistant"}
@@ -23,7 +31,6 @@ CACHE_LEVELS = {
 MAX_SCOPE_CHARS = 256
 MAX_PROMPT_CHARS = 10_000
 MAX_TOP_K = 1 << 20
-MAX_GRAMMAR_CHARS = 65_536
 MAX_STEPS = 150
 MAX_LORAS = 8
 MAX_IMAGE_BYTES = 16 << 20

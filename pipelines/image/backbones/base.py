@@ -117,6 +117,28 @@ class Backbone(Protocol):
         float32, as the sampler names them. Returns the prediction in the shape of the latents."""
 
 
+class PatchTransformer:
+    """What transformers over square patches of the latents tell of themselves alike, by their config."""
+
+    network: Any
+
+    @property
+    def channels(self) -> int:
+        return int(self.network.config.in_channels)
+
+    @property
+    def own_size(self) -> tuple[int, int]:
+        side = int(self.network.config.sample_size)
+        return side, side
+
+    @property
+    def multiple(self) -> int:
+        return int(self.network.config.patch_size)
+
+    def guided(self, guidance: float) -> bool:
+        return guidance > 1
+
+
 def stacked(conditioning: Sequence[Conditioning], name: str) -> torch.Tensor:
     """The tensor of that name of all rows, along the first dimension."""
     return torch.cat([each.tensors[name] for each in conditioning])

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 
 from pipelines.errors import ModelBroken, Unsupported
-from pipelines.image.backbones.base import Conditioning, Pass, Prompt, stacked
+from pipelines.image.backbones.base import Conditioning, Pass, PatchTransformer, Prompt, stacked
 from pipelines.image.backbones.text import (
     check_vocabulary,
     ids_of,
@@ -29,7 +29,7 @@ UNSUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {}
 _TOKENS: Final = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 
 
-class PixArt:
+class PixArt(PatchTransformer):
     """`Backbone` of the family."""
 
     control = None
@@ -43,22 +43,6 @@ class PixArt:
         self.encoders = (self._encoder,)
         self.context_tokens = min(_TOKENS[index["_class_name"]], int(self._tokenizer.model_max_length))
         self._check()
-
-    @property
-    def channels(self) -> int:
-        return int(self.network.config.in_channels)
-
-    @property
-    def own_size(self) -> tuple[int, int]:
-        side = int(self.network.config.sample_size)
-        return side, side
-
-    @property
-    def multiple(self) -> int:
-        return int(self.network.config.patch_size)
-
-    def guided(self, guidance: float) -> bool:
-        return guidance > 1
 
     def tokenize(self, texts: list[str]) -> list[Prompt]:
         """In small letters, as diffusers does it."""

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as nnf
 
 from pipelines.errors import ModelBroken
-from pipelines.image.backbones.base import Conditioning, Pass, Prompt, stacked
+from pipelines.image.backbones.base import Conditioning, Pass, PatchTransformer, Prompt, stacked
 from pipelines.image.backbones.text import (
     check_vocabulary,
     clip_states,
@@ -35,7 +35,7 @@ UNSUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {}
 _T5_TOKENS: Final = 256
 
 
-class StableDiffusion3:
+class StableDiffusion3(PatchTransformer):
     """`Backbone` of the family."""
 
     control = None
@@ -51,25 +51,9 @@ class StableDiffusion3:
         self._check()
 
     @property
-    def channels(self) -> int:
-        return int(self.network.config.in_channels)
-
-    @property
-    def own_size(self) -> tuple[int, int]:
-        side = int(self.network.config.sample_size)
-        return side, side
-
-    @property
     def largest(self) -> int:
         """As many positions as have an embedding."""
         return int(self.network.config.pos_embed_max_size * self.network.config.patch_size)
-
-    @property
-    def multiple(self) -> int:
-        return int(self.network.config.patch_size)
-
-    def guided(self, guidance: float) -> bool:
-        return guidance > 1
 
     def tokenize(self, texts: list[str]) -> list[Prompt]:
         lists = [padded_tokens(each, texts, self._length(n)) for n, each in enumerate(self._tokenizers)]

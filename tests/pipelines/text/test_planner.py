@@ -6,32 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.llama import shaped
 from pipelines.contract import Batch, Budget, Job
 from pipelines.cost import CostModel
 from pipelines.messages import JobClass, Sampling, TextRequest
-from pipelines.text.config import ModelConfig, RopeConfig
 from pipelines.text.kv_cache import BlockPool, BlockTable
 from pipelines.text.planner import SMALLEST, UNMEASURED, Planner, Row
 from pipelines.text.state import TextState
 from pipelines.text.stream import TextStream
 
-CONFIG = ModelConfig(
-    vocab=1000,
-    hidden=64,
-    intermediate=128,
-    layers=8,
-    heads=4,
-    kv_heads=2,
-    head_dim=16,
-    context=512,
-    norm_eps=1e-5,
-    tied=True,
-    attention_bias=False,
-    mlp_bias=False,
-    rope=RopeConfig(10000.0, "default", {}),
-    eos=frozenset(),
-    windows=(0,) * 8,
-)
+CONFIG = shaped(vocab=1000, hidden=64, intermediate=128, layers=8, heads=4, kv_heads=2, context=512)
 BUDGET = Budget(slice_ms=20.0, gap_ms=10.0)
 
 

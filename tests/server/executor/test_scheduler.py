@@ -8,10 +8,10 @@ import time
 
 import pytest
 
+from benchmarks.llama import shaped
 from pipelines.contract import Batch, Budget, Job
 from pipelines.cost import CostModel
 from pipelines.messages import JobClass, Sampling, TextRequest
-from pipelines.text.config import ModelConfig, RopeConfig
 from pipelines.text.kv_cache import BlockPool, BlockTable
 from pipelines.text.planner import Planner
 from pipelines.text.state import TextState
@@ -21,23 +21,7 @@ from server.executor.scheduler import FLOORS, Resume, Running, Scheduler, Slot, 
 
 R, I, S, B = JobClass  # noqa: E741
 DELAY_MS = 25.0
-PLANNED = ModelConfig(
-    vocab=1000,
-    hidden=64,
-    intermediate=128,
-    layers=8,
-    heads=4,
-    kv_heads=2,
-    head_dim=16,
-    context=512,
-    norm_eps=1e-5,
-    tied=True,
-    attention_bias=False,
-    mlp_bias=False,
-    rope=RopeConfig(10000.0, "default", {}),
-    eos=frozenset(),
-    windows=(0,) * 8,
-)
+PLANNED = shaped(vocab=1000, hidden=64, intermediate=128, layers=8, heads=4, kv_heads=2, context=512)
 
 
 def job(
