@@ -41,9 +41,12 @@ def test_rotation_turns_neighbouring_pairs(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 9, 40])
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_packed_linear_layers(rows: int, biased: bool, dtype: torch.dtype) -> None:
-    weight, bias = torch.randn(24, 40).to(dtype), torch.randn(24).to(dtype) if biased else None
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [(torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16)],
+)
+def test_packed_linear_layers(rows: int, biased: bool, dtype: torch.dtype, stored: torch.dtype) -> None:
+    weight, bias = torch.randn(24, 40).to(stored).to(dtype), torch.randn(24).to(dtype) if biased else None
     x, residual = torch.randn(rows, 40).to(dtype), torch.randn(rows, 24).to(dtype)
     layer = pack(weight, bias)
     expected = x.float() @ weight.float().t() + (bias.float() if bias is not None else 0.0)
@@ -52,6 +55,17 @@ def test_packed_linear_layers(rows: int, biased: bool, dtype: torch.dtype) -> No
     torch.testing.assert_close(
         linear_add(x, layer, residual).float(), expected + residual.float(), atol=near, rtol=near
     )
+
+
+def test_only_what_half_precision_keeps_is_halved() -> None:
+    def order(weight: torch.Tensor) -> str:
+        return pack(weight).order
+
+    kept = order(torch.randn(16, 16).bfloat16().float())
+    assert kept in ("half", order(torch.randn(16, 16)))
+    assert order(torch.randn(16, 16)) != "half"
+    assert order(torch.full((16, 16), 1e6).bfloat16().float()) != "half"
+    assert order(torch.randn(16, 16).bfloat16()) != "half"
 
 
 Shape = tuple[int, int, bool]
