@@ -101,7 +101,11 @@ class ShapedPipeline:
     def leased(self, job: Job) -> int:
         return 0
 
-    def evict(self, job: Job) -> None:
+    def keeps(self, job: Job, budget: Budget) -> int:
+        """Nothing is leased."""
+        return 0
+
+    def evict(self, job: Job, keep: int) -> None:
         """Nothing is leased."""
 
     def release(self, job: Job) -> None:

@@ -190,8 +190,15 @@ class Pipeline(Protocol):
     def leased(self, job: Job) -> int:
         """Memory units (blocks, bytes) that evicting this job's committed state would free; 0 for none."""
 
-    def evict(self, job: Job) -> None:
-        """Drop what can be recomputed; the job goes on later with the same result."""
+    def keeps(self, job: Job, budget: Budget) -> int:
+        """How much of it (tokens, bytes) is predicted to be cheaper moved to host memory and back than made
+        again; 0 for none of it."""
+
+    def evict(self, job: Job, keep: int) -> None:
+        """Free it: move `keep` of it to host memory and drop the rest, which is made again; the job goes on
+        later with the same result. Where something was moved, `observe` is told with a batch of kind
+        "evict" and `keep` units.
+        """
 
     def release(self, job: Job) -> None:
         """Exactly once for every admitted job, whatever happened, and never while it is in a slice."""

@@ -159,7 +159,11 @@ class ImagePipeline:
         state = state_of(job)
         return sum(each.bytes for each in state.conditioning or ()) + state.text_bytes
 
-    def evict(self, job: Job) -> None:
+    def keeps(self, job: Job, budget: Budget) -> int:
+        """Nothing: embeddings are made from the prompt in one short call."""
+        return 0
+
+    def evict(self, job: Job, keep: int) -> None:
         """The conditioning goes; the job's next slice makes it again."""
         state_of(job).conditioning = None
         state_of(job).forget_texts()

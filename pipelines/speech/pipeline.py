@@ -162,7 +162,11 @@ class SpeechPipeline:
         speaking = _state(job).speaking
         return speaking.remaining_samples if speaking is not None else 0
 
-    def evict(self, job: Job) -> None:
+    def keeps(self, job: Job, budget: Budget) -> int:
+        """Nothing: a clause's acoustics are made again faster than its first chunk is heard."""
+        return 0
+
+    def evict(self, job: Job, keep: int) -> None:
         """The clause in progress is begun again later; chunks that were given are not given twice."""
         _state(job).forget_acoustics()
 

@@ -138,7 +138,11 @@ class TranscriberPipeline:
         """Nothing: a decoder's state cannot be made again."""
         return 0
 
-    def evict(self, job: Job) -> None:
+    def keeps(self, job: Job, budget: Budget) -> int:
+        """Nothing, see `leased`."""
+        return 0
+
+    def evict(self, job: Job, keep: int) -> None:
         """Changes nothing, see `leased`."""
 
     def release(self, job: Job) -> None:

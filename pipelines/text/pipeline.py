@@ -22,6 +22,7 @@ from pipelines.messages import Input, ModelInfo, PromptRevision, Request, TextRe
 from pipelines.text.commit import Committer
 from pipelines.text.config import ModelConfig, load_config
 from pipelines.text.constraint import Constraints
+from pipelines.text.kv_cache import BLOCK, blocks_for
 from pipelines.text.loader import load_weights
 from pipelines.text.memory import KvMemory, context_tokens, pool_tokens, slots_for
 from pipelines.text.model import Decoder
@@ -34,6 +35,7 @@ from pipelines.text.speculation.drafting import Drafting
 from pipelines.text.speculation.verifier import questions
 from pipelines.text.state import TextState
 from pipelines.text.stream import TextStream
+from pipelines.text.swap import EVICT, RESTORE, Restore, Swap
 from pipelines.text.tokenizer import ChatTokenizer
 
 # Scores in one call of the sampler on CPU, a few milliseconds; on a GPU all rows share one transfer.
@@ -62,6 +64,7 @@ class TextPipeline:
         slots = slots_for(pool_tokens(config, decoder.dtype, settings))
         windows = frozenset(config.windows)
         self._memory = KvMemory(decoder.new_cache(slots), windows, prefix_reuse=settings.prefix_reuse)
+        self._swap = Swap(name, self._memory, self._cost, self._planner.prompt_ms)
         self._drafting = Drafting(
             settings.drafters, config.vocab, config.eos, config.context, settings.max_chunk
         )
@@ -136,7 +139,7 @@ class TextPipeline:
         if self._memory.index is not None:
             state.adopt(self._memory.index)
         if prepared.final:
-            state.reused = min(state.table.length, state.prompt_length)
+            state.reused = min(state.cached, state.prompt_length)
 
     def ready(self, job: Job) -> bool:
         return _state(job).ready
@@ -145,8 +148,11 @@ class TextPipeline:
         first, ready = _peeked(ready)
         if first is not None and _state(first).ending is not None:
             return Batch(self._info.name, "end", (first,), 1.0, END)
-        unended = (job for job in ready if _state(job).ending is None)
-        chosen = self._planner.choose(unended, budget)
+        looked = list(islice((job for job in ready if _state(job).ending is None), self._settings.max_rows))
+        back = self._coming_back(looked)
+        if back is not None:
+            return back
+        chosen = self._planner.choose((job for job in looked if _state(job).moved is None), budget)
         rows: list[Row] = []
         for row in self._drafting.add_drafts(chosen, self._planner, budget):
             table = _state(row.job).table
@@ -162,6 +168,9 @@ class TextPipeline:
         if batch.work is END:
             (job,) = batch.rows
             yield from (Emission(job, chunk) for chunk in self._committer.end(_state(job)))
+            return
+        if isinstance(batch.work, Restore):
+            yield from self._restore(batch)
             return
         work: Work = batch.work
         states = [_state(job) for job in batch.rows]
@@ -190,7 +199,9 @@ class TextPipeline:
         return self._cost.estimate(batch)
 
     def observe(self, batch: Batch, device_ms: float) -> None:
-        if batch.work is not END:
+        if batch.kind in (EVICT, RESTORE):
+            self._cost.observe(batch, device_ms)
+        elif batch.work is not END:
             self._cost.observe(batch, device_ms)
             self._drafting.observe(batch, device_ms)
 
@@ -198,9 +209,18 @@ class TextPipeline:
         """Blocks that no other job holds."""
         return self._memory.held_alone(_state(job).table)
 
-    def evict(self, job: Job) -> None:
-        """The KV is computed again from the job's tokens when its turn comes."""
-        _state(job).evict()
+    def keeps(self, job: Job, budget: Budget) -> int:
+        """Tokens from the first on; none of a job whose KV is in host memory already."""
+        state = _state(job)
+        if not self._settings.swap or state.moved is not None:
+            return 0
+        away = sum(_state(other).cached for other in self._admitted.values() if _state(other).moved)
+        return self._swap.worth(state.table.length, self._memory.pool.size * BLOCK - away, budget)
+
+    def evict(self, job: Job, keep: int) -> None:
+        """The rest of the KV is computed again from the job's tokens when its turn comes."""
+        state = _state(job)
+        state.evict(self._swap.out(state.table, keep) if keep else None)
 
     def release(self, job: Job) -> None:
         del self._admitted[job.id]
@@ -209,7 +229,32 @@ class TextPipeline:
             state.publish(self._memory.index)
         self._drafting.leave(state)
         state.table.free()
+        state.moved = None
         self._memory.tidy()
+
+    def _coming_back(self, looked: list[Job]) -> Batch | None:
+        """The slice that brings KV back from host memory: for the first job, and for others of its class that
+        could go with it if there is memory to spare. Raises: Pressure, where the first finds none."""
+        for job in looked:
+            moved, first = _state(job).moved, job is looked[0]
+            if moved is None or job.rank > looked[0].rank:
+                continue
+            spare = self._memory.room() - blocks_for(moved.tokens) >= len(looked)
+            if (first or spare) and self._memory.reserve(_state(job).table, moved.tokens):
+                return self._swap.batch((job,), moved.tokens)
+            if first:
+                raise Pressure(self._info.name)
+        return None
+
+    def _restore(self, batch: Batch) -> Iterator[Emission | None]:
+        (job,) = batch.rows
+        state = _state(job)
+        assert state.moved is not None
+        reserved = self._memory.reserve(state.table, state.moved.tokens)
+        assert reserved, "the plan has reserved this"
+        for _ in self._swap.back(state.table, state.moved):
+            yield None
+        state.restored(batch.work.tokens)
 
     def _next_end_s(self) -> float:
         """When the first running job will have ended at the latest, by the measured pace of decoding."""

@@ -93,6 +93,14 @@ class Planner:
         each = max(0.0, twice.median_ms - now.median_ms) / tokens
         return lambda drafted: now.median_ms + each * drafted
 
+    def prompt_ms(self, tokens: int, budget: Budget) -> float:
+        """Milliseconds to compute so many tokens from the first on; 0 before any were."""
+        chunk = min(tokens, self._tokens_within(budget.slice_ms, budget))
+        one = self._cost.estimate(Batch(self._name, "prefill", (), chunk))
+        if one is UNKNOWN:
+            return 0.0
+        return one.median_ms * tokens / chunk * (1 + self._context_share * tokens / 2)
+
     def batch(self, rows: Sequence[Row], budget: Budget) -> Batch:
         """The slice for rows that have their memory."""
         kind = "prefill" if max(row.count for row in rows) > 1 else "decode"

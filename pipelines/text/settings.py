@@ -17,7 +17,8 @@ class TextSettings:
     0 for the model's own or what 1 GiB of KV holds. kv_tokens: size of the KV pool in tokens, 0 for room for
     eight whole contexts or what 1 GiB holds. max_jobs: admitted at a time. max_rows: jobs in one slice.
     max_chunk: prompt tokens in one slice. prefix_reuse: share the KV of equal prompt beginnings inside a
-    tenant. drafters: what guesses tokens for speculation; empty for plain decoding.
+    tenant. swap: evicted KV may wait in host memory, as much as the pool holds at most, rather than be
+    computed again. drafters: what guesses tokens for speculation; empty for plain decoding.
     """
 
     device: str = "cpu"
@@ -28,6 +29,7 @@ class TextSettings:
     max_rows: int = 32
     max_chunk: int = 512
     prefix_reuse: bool = True
+    swap: bool = True
     drafters: tuple[str, ...] = DRAFTERS
 
     def __post_init__(self) -> None:

@@ -17,20 +17,21 @@ from pipelines.text.prefix_index import PrefixIndex, next_key
 from pipelines.text.requests import PreparedPrompt
 from pipelines.text.speculation.drafters import JobDrafters
 from pipelines.text.stream import TextStream
+from pipelines.text.swap import Moved
 
 
 @dataclass(slots=True)
 class TextState:
     """Owner: the executor thread.
 
-    tokens: the prompt as far as it is known, then the answer. The KV of the first `table.length` of them is
-    cached; the rest is to be computed. keys: the tenant's root and the keys of those full blocks that the
-    prefix index knows. final: the prompt is committed. ahead: before that, how many tokens of an answer to it
-    as it stands may be generated. ending: why the answer ends, as long as nobody may be told. early: tokens
-    generated ahead. draft: what is known of the answer from earlier revisions. broken: the model computed
-    NaN, so nobody may use this KV. doubted: it computed NaN where drafts were
-    checked, so the row runs without any. given: tokens that the answer may resemble.
-    drafters: follow the tokens, from the first drawn one on.
+    tokens: the prompt as far as it is known, then the answer. The KV of the first `cached` of them is in
+    the table, or after an eviction in host memory (`moved`); the rest is to be computed. keys: the
+    tenant's root and the keys of those full blocks that the prefix index knows. final: the prompt is
+    committed. ahead: before that, how many tokens of an answer to it as it stands may be generated.
+    ending: why the answer ends, as long as nobody may be told. early: tokens generated ahead. draft: what
+    is known of the answer from earlier revisions. broken: the model computed NaN, so nobody may use this
+    KV. doubted: it computed NaN where drafts were checked, so the row runs without any. given: tokens
+    that the answer may resemble. drafters: follow the tokens, from the first drawn one on.
     """
 
     sampling: Sampling
@@ -53,13 +54,19 @@ class TextState:
     given: tuple[int, ...] = ()
     drafters: JobDrafters | None = None
     constraint: Constraint | None = None
+    moved: Moved | None = None
     drafted: int = 0
     accepted: int = 0
 
     @property
+    def cached(self) -> int:
+        """Tokens whose KV is there, wherever it lies."""
+        return self.table.length if self.moved is None else self.moved.tokens
+
+    @property
     def pending(self) -> int:
         """Known tokens whose KV is not cached."""
-        return len(self.tokens) - self.table.length
+        return len(self.tokens) - self.cached
 
     @property
     def drawn(self) -> int:
@@ -104,18 +111,22 @@ class TextState:
         self.expect(self.draft)
 
     def _crop(self, prompt: PreparedPrompt) -> None:
-        cached = self.table.length
+        cached = self.cached
         common = common_prefix(self.tokens[:cached], prompt.ids)
         self.rolled_back += max(0, min(cached, self.prompt_length) - common)
         # The last prompt token is computed again even where its KV exists: the answer needs its logits.
         answered = prompt.final or prompt.ahead
-        self.table.crop(min(common, len(prompt.ids) - 1) if answered else common)
+        left = min(common, len(prompt.ids) - 1) if answered else common
+        if self.moved is not None:
+            self.moved = self.moved.cropped(left)
+        else:
+            self.table.crop(left)
         del self.keys[1 + self.table.length // BLOCK :]
 
     def adopt(self, index: PrefixIndex) -> None:
         """Take KV that other jobs of the tenant have computed, but leave the last token to be computed."""
         start = self.table.length
-        if start % BLOCK or len(self.keys) != 1 + start // BLOCK:
+        if self.moved is not None or start % BLOCK or len(self.keys) != 1 + start // BLOCK:
             return
         for key, block in index.match(self.keys[-1], self.tokens[start:-1]):
             self.table.adopt(block)
@@ -131,10 +142,17 @@ class TextState:
             chain.append((self.keys[-1], blocks[number]))
         index.publish(chain)
 
-    def evict(self) -> None:
-        """Drop the KV; it is computed again from the tokens."""
+    def evict(self, moved: Moved | None) -> None:
+        """Free the table. What was moved before an eviction stays moved; what was not is computed again from
+        the tokens."""
         self.table.free()
         del self.keys[1:]
+        self.moved = moved or self.moved
+
+    def restored(self, tokens: int) -> None:
+        """The table holds again what was moved."""
+        self.table.append(tokens)
+        self.moved = None
 
     def expect(self, answer: Sequence[int]) -> None:
         """The answer's tokens, from its first on, may be these or resemble them: they become its draft."""

@@ -14,10 +14,12 @@ KEPT = 256
 
 @dataclass(slots=True)
 class Counters:
-    """Since the start of the process; busy_s is time on the device."""
+    """Since the start of the process; swaps: evictions that moved something to the host; busy_s is time on
+    the device."""
 
     preemptions: int = 0
     evictions: int = 0
+    swaps: int = 0
     slices: int = 0
     busy_s: float = 0.0
     gaps: Gaps = field(default_factory=Gaps)

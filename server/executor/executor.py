@@ -221,15 +221,23 @@ class DeviceExecutor:
         return victim is not None
 
     def _evict(self, victim: Job) -> None:
-        """Take the memory of the job's committed state; a suspended slice of its falls back first."""
+        """Take the memory of the job's committed state, by a move to the host or by dropping what can be made
+        again, whichever is predicted to be cheaper; a suspended slice of its falls back first."""
         for other, piece in list(self._suspended.items()):
             if victim in piece.rows:
                 del self._suspended[other]
                 self._end(piece)
-        self._pipelines[victim.pipeline].evict(victim)
+        pipeline = self._pipelines[victim.pipeline]
+        keep = pipeline.keeps(victim, self._budget)
+        start_s = self._clock()
+        pipeline.evict(victim, keep)
+        if keep:
+            moved = Batch(victim.pipeline, "evict", (victim,), float(keep))
+            pipeline.observe(moved, (self._clock() - start_s) * 1000)
+            self.counters.swaps += 1
         victim.evictions += 1
         self.counters.evictions += 1
-        self._record(Evicted(victim.id))
+        self._record(Evicted(victim.id, keep))
         self._book.refresh(victim)
 
     def _fail_first(self, slot: Slot, error: UpbeatError) -> None:

@@ -49,9 +49,10 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """`evict` was called."""
+    """`evict` was called, with how much of the state moved to host memory."""
 
     job_id: int
+    keep: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ def replay(events: list[Event], pipelines: Mapping[str, Pipeline]) -> list[tuple
                 pipelines[pipeline].admit(jobs[job_id], prepared)
             case Updated(job_id, prepared):
                 pipelines[jobs[job_id].pipeline].update(jobs[job_id], prepared)
-            case Evicted(job_id):
-                pipelines[jobs[job_id].pipeline].evict(jobs[job_id])
+            case Evicted(job_id, keep):
+                pipelines[jobs[job_id].pipeline].evict(jobs[job_id], keep)
             case Released(job_id):
                 pipelines[jobs[job_id].pipeline].release(jobs[job_id])
             case Committed(pipeline, kind, rows, units, work, wanted):

@@ -220,7 +220,7 @@ def test_embeddings_may_be_evicted_at_any_step(driver: Any) -> None:
     phases(driver, job)
     projections = 8  # keys and values of four blocks
     assert driver.pipeline.leased(job) == (1 + projections) * 2 * 16 * 32 * 4
-    driver.pipeline.evict(job)
+    driver.pipeline.evict(job, 0)
     assert driver.pipeline.leased(job) == 0
     driver.finish(job)
     assert torch.equal(driver.latents[job.id], driver.latents[twin.id])

@@ -132,7 +132,7 @@ def test_a_closed_start_leaves_the_job_as_it_was(driver: Any) -> None:
         assert torch.equal(state_of(job).latents, noise)
     driver.slice("start", job)
     driver.slice("encode", job)
-    driver.pipeline.evict(job)
+    driver.pipeline.evict(job, 0)
     assert state_of(job).phase == "encode"
     driver.finish(job)
     assert torch.equal(driver.latents[job.id], driver.latents[twin.id])

@@ -143,10 +143,10 @@ def test_eviction_changes_nothing_that_is_heard(slices_before: int) -> None:
         assert batch is not None
         emissions += [step for step in pipeline.run(batch) if step is not None]
     held = pipeline.leased(job)
-    pipeline.evict(job)
+    pipeline.evict(job, 0)
     assert pipeline.leased(job) == 0
     assert held > 0 or job.state.speaking is None
-    pipeline.evict(job)
+    pipeline.evict(job, 0)
     emissions += drained(pipeline, [job])
     assert np.array_equal(audio(emissions, job), spoken(pipeline_of(FakeSpeaker()), TEXT))
     assert len(done(emissions, job)) == 1

@@ -101,8 +101,8 @@ class Session:
         """Every job loses what can be made again, those in a slice at its commit."""
         for job in [job for job in self.leased if not job.in_slice]:
             self.leased.remove(job)
-            self.pipeline.evict(job)
-            self.events.append(Evicted(job.id))
+            self.pipeline.evict(job, 0)
+            self.events.append(Evicted(job.id, 0))
 
     def finish(self) -> None:
         while self.slots or any(self.pipeline.ready(j) for j in self.jobs if not j.cancelled):

@@ -56,7 +56,7 @@ def test_any_edits_end_in_the_whole_prompts_answer(
             if (batch := driver.plan([job])) is not None:
                 driver.finish(batch)
         if evict:
-            driver.pipeline.evict(job)
+            driver.pipeline.evict(job, 0)
     assert not any(isinstance(chunk, Done) for chunk in driver.emitted[job.id])
     if not (again and script and text.strip()):
         text, number = text.strip() or "seven", number + 1

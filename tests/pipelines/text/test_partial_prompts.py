@@ -116,7 +116,7 @@ def test_an_evicted_partial_prompt_is_computed_again(drive: Drive) -> None:
     job = driver.admit(HOW)
     driver.revise(job, 1, TEXT)
     driver.drain()
-    driver.pipeline.evict(job)
+    driver.pipeline.evict(job, 0)
     assert driver.pipeline.ready(job)
     driver.revise(job, 2, TEXT, final=True)
     driver.drain()

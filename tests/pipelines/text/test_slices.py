@@ -131,7 +131,9 @@ def test_a_cancelled_row_says_nothing_more(drive: Drive) -> None:
     assert driver.tokens(second) == alone(drive, PROMPTS[2], SAMPLINGS[0])
 
 
-def test_eviction_changes_nothing(drive: Drive) -> None:
+@pytest.mark.parametrize("kept", [0.0, 0.5, 1.0])
+def test_eviction_changes_nothing(drive: Drive, kept: float) -> None:
+    """Dropped, moved in part, or moved."""
     expected = [alone(drive, text, how) for text, how in zip(PROMPTS, SAMPLINGS, strict=True)]
     driver = drive()
     jobs = [driver.submit(text, how) for text, how in zip(PROMPTS, SAMPLINGS, strict=True)]
@@ -144,7 +146,7 @@ def test_eviction_changes_nothing(drive: Drive) -> None:
         if turn % 2 and driver.pipeline.ready(victim):
             room = driver.pipeline._memory.room()
             leased = driver.pipeline.leased(victim)
-            driver.pipeline.evict(victim)
+            driver.pipeline.evict(victim, int(kept * victim.state.table.length))
             assert driver.pipeline._memory.room() == room + leased
             assert driver.pipeline.leased(victim) == 0
     assert [driver.tokens(job) for job in jobs] == expected
@@ -172,7 +174,7 @@ def test_pressure_comes_before_the_most_urgent_row_is_left_out(drive: Drive, pre
         except Pressure:
             victim = max((job for job in ready[1:]), key=driver.pipeline.leased)
             assert driver.pipeline.leased(victim) > 0
-            driver.pipeline.evict(victim)
+            driver.pipeline.evict(victim, 0)
             evictions += 1
             continue
         assert batch is not None

@@ -243,9 +243,13 @@ def test_rule_9_a_job_without_credits_is_parked(credits: int, grants: tuple[int,
 @pytest.mark.parametrize("classes", list(itertools.product((R, I, S), repeat=3)))
 @pytest.mark.parametrize("room", [1, 2])
 @pytest.mark.parametrize("parked", [False, True])
-def test_rule_10_pressure_never_deadlocks(classes: tuple[JobClass, ...], room: int, parked: bool) -> None:
-    """Exhaustive over classes, room and a parked holder: everything ends, with its own result."""
-    toy = ToyPipeline(room=room, max_rows=2)
+@pytest.mark.parametrize("swaps", [False, True])
+def test_rule_10_pressure_never_deadlocks(
+    classes: tuple[JobClass, ...], room: int, parked: bool, swaps: bool
+) -> None:
+    """Exhaustive over classes, room, a parked holder and how leases are evicted: everything ends, with its
+    own result."""
+    toy = ToyPipeline(room=room, max_rows=2, swaps=swaps)
     bench = Bench(toy)
     holder = bench.submit(classes[0], what=2, credits=1 if parked else 10)
     bench.executor.step()

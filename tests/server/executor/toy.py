@@ -30,6 +30,7 @@ class ToyState:
     done: int = 0
     value: int = 1
     holds: int = 0
+    away: bool = False
     waiting_for_text: bool = False
 
 
@@ -37,13 +38,15 @@ class ToyState:
 class ToyPipeline:
     """Each slice multiplies every row's value `points` times and emits it; a job ends after max_tokens.
 
-    room: units of memory, one for each job that has begun; None for plenty. shared_scratch breaks rule 3 on
+    room: units of memory, one for each job that has begun; None for plenty. swaps: an evicted job comes back
+    by a slice of its own. shared_scratch breaks rule 3 on
     purpose: the running value lives on the pipeline.
     """
 
     name: str = "toy"
     points: int = 3
     room: int | None = None
+    swaps: bool = False
     max_rows: int = 8
     shared_scratch: bool = False
     cost_ms: float = 4.0
@@ -84,19 +87,26 @@ class ToyPipeline:
                 if not rows:
                     raise Pressure(self.name)
                 break
+            if job.state.away and rows:
+                continue
             needed += extra
             rows.append(job)
-            if len(rows) == self.max_rows:
+            if job.state.away or len(rows) == self.max_rows:
                 break
         if not rows:
             return None
         for job in rows:
             self.used += 0 if job.state.holds else 1
             job.state.holds = 1
-        return Batch(self.name, "toy", tuple(rows), float(len(rows)), work=tuple(j.state.done for j in rows))
+        kind = "restore" if rows[0].state.away else "toy"
+        return Batch(self.name, kind, tuple(rows), float(len(rows)), work=tuple(j.state.done for j in rows))
 
     def run(self, batch: Batch) -> Iterator[Emission | None]:
         self.log.append("run " + ",".join(str(job.id) for job in batch.rows))
+        if batch.kind == "restore":
+            yield None
+            batch.rows[0].state.away = False
+            return
         values = self.scratch if self.shared_scratch else []
         values[:] = [job.state.value for job in batch.rows]
         for point in range(self.points):
@@ -124,14 +134,18 @@ class ToyPipeline:
     def leased(self, job: Job) -> int:
         return int(job.state.holds)
 
-    def evict(self, job: Job) -> None:
+    def keeps(self, job: Job, budget: Budget) -> int:
+        return int(self.swaps and bool(job.state.holds))
+
+    def evict(self, job: Job, keep: int) -> None:
         assert not job.in_slice
         self.used -= job.state.holds
         job.state.holds = 0
+        job.state.away = job.state.away or keep > 0
 
     def release(self, job: Job) -> None:
         assert not job.in_slice and job.id not in self.released
-        self.evict(job)
+        self.evict(job, 0)
         self.released.append(job.id)
 
 

@@ -187,7 +187,7 @@ def test_an_evicted_row_draws_the_same_picture(
     driver.slice("encode", job)
     for _ in range(5):
         driver.slice(state_of(job).phase, job)
-    driver.pipeline.evict(job)
+    driver.pipeline.evict(job, 0)
     assert driver.pipeline.leased(job) == 0
     driver.finish(job)
     assert torch.equal(state_of(job).latents, state_of(twin).latents)

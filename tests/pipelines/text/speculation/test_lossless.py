@@ -100,9 +100,10 @@ def disturbed(driver: Driver, rng: random.Random) -> None:
                 running.close()  # type: ignore[attr-defined]
         else:
             driver.finish(batch)
-            driver.pipeline.observe(batch, 0.3 * sum(batch.work.counts))
+            driver.pipeline.observe(batch, 0.3 * batch.units)
         if rng.random() < 0.1:
-            driver.pipeline.evict(rng.choice(driver.jobs))
+            victim = rng.choice(driver.jobs)
+            driver.pipeline.evict(victim, rng.choice((0, victim.state.table.length)))
 
 
 @settings(
