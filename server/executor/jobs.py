@@ -31,6 +31,7 @@ from server.executor.inbox import Arrival
 from server.executor.listeners import played
 from server.executor.recording import Admitted, Recording, Released, Updated
 from server.executor.scheduler import Scheduler
+from server.executor.supply import Supply
 
 LOWERED = 0.5
 """What a lowered image costs, over a full one: half of the steps."""
@@ -67,14 +68,17 @@ class JobBook:
         self._entered_s: dict[int, float] = {}
         self._completed: set[int] = set()
         self.forecaster = Forecaster()
+        self._supply = Supply()
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def live(self, pipeline: str) -> Iterator[Job]:
         """The pipeline's jobs that are neither cancelled nor finished."""
-        jobs = (job for job in self._jobs.values() if job.pipeline == pipeline)
-        return (job for job in jobs if not job.cancelled and not self.is_finished(job))
+        return (job for job in self._present() if job.pipeline == pipeline)
+
+    def _present(self) -> Iterator[Job]:
+        return (job for job in self._jobs.values() if not job.cancelled and not self.is_finished(job))
 
     def is_finished(self, job: Job) -> bool:
         """Whether its last chunk is out."""
@@ -124,6 +128,7 @@ class JobBook:
             pipeline = self._pipelines[message.pipeline]
             size = size_of(pipeline.info, message.request)
             self._check_deadline(job, size)
+            self._supply.check(job, self._present(), now_s)
             guarded("admission", lambda: pipeline.admit(job, arrival.prepared))
         except UpbeatError as error:
             self._emit(job, failed(error))
@@ -249,6 +254,7 @@ class JobBook:
         self._finished.add(job.id)
         if isinstance(last, Done):
             self._completed.add(job.id)
+            self._supply.learn(job, last.usage.audio_ms)
         self._scheduler.withdraw(job)
         if job.in_slice:
             job.queue_ms += self._suspended_ms(job, slice_ms)
