@@ -5,7 +5,7 @@ executor and arrivals are the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from pipelines.contract import Job
 from server.executor.scheduler import Running, Scheduler, Slot, Urgency
@@ -44,7 +44,7 @@ class InOrder(AtSliceEnds):
         return Urgency(0, False, False, -math.inf, 0.0, job.id)
 
 
-ARMS: dict[str, Callable[[float], Scheduler]] = {
+ARMS: dict[str, type[Scheduler]] = {
     "first come, first served": InOrder,
     "priority admission": AtAdmission,
     "at tokens and steps": AtSliceEnds,

@@ -62,6 +62,7 @@ class Arrival:
     job_class: JobClass
     request: Request
     first: Input | None
+    tenant: str = "local"
 
 
 def arrivals(

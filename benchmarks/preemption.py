@@ -5,7 +5,8 @@ priorities at admission; at slice ends (token, prompt chunk, denoising step); in
 REALTIME: a spoken sentence that a listener plays. INTERACTIVE: a chat answer. STANDARD: images. BATCH: long
 prompts. Arrivals come in windows; in each window the arms follow one another, in an order that rotates, each
 from rest. Time is a core's CPU time (`timeline`): real models, no waiting. `--setting qllm` is the setting
-of QLLM (2025): 20 % latency-sensitive text, the device saturated. `--trace` takes the arrival times of a
+of QLLM (2025): 20 % latency-sensitive text, the device saturated. `--larger` takes larger models with random
+weights (`benchmarks.larger`). `--trace` takes the arrival times of a
 public trace. `--keep FILE` keeps the raw streams and goes on where an earlier call has stopped.
 
 A gate comes first: what the fourth arm did on fresh pipelines is recorded and done again on others without
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from itertools import islice
@@ -24,6 +26,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import larger
 from benchmarks.arms import ARMS
 from benchmarks.load import MIX, QLLM_MIX, QUICK, Arrival, Sizes, arrivals, from_trace, poisson
 from benchmarks.preemption_report import ArmFigures, cost_errors, figures, print_rows, ratios
@@ -43,11 +46,13 @@ ALONE = ("voice", "chat")
 class Bench:
     """Loaded pipelines and what is asked of them."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, root: Path) -> None:
+        """root: a folder for larger models."""
         self.options = options
+        self.load_plan = larger.plan(root) if options.larger else PLAN
         self.sizes = QUICK if options.quick else Sizes()
         self.mix = QLLM_MIX if options.setting == "qllm" else MIX
-        self.pipelines: dict[str, Pipeline] = load_all(PLAN)
+        self.pipelines: dict[str, Pipeline] = load_all(self.load_plan)
         settle()
 
     def jobs(self, times: list[float], seed: int, mix: dict[str, float] | None = None) -> list[Arrival]:
@@ -56,24 +61,22 @@ class Bench:
     def gate(self, count: int) -> int:
         """Replay equality on fresh pipelines, which also warms ours up; returns the suspensions."""
         recorded = Recording()
-        Run(self.pipelines, Scheduler(PROMISE_MS), self.jobs(_spread(count, 0.04), 1), recorded).go()
-        wrong = differences(recorded.events, load_all(PLAN))
+        Run(self.pipelines, Scheduler, self.jobs(_spread(count, 0.04), 1), recorded).go()
+        wrong = differences(recorded.events, load_all(self.load_plan))
         if wrong or not recorded.suspensions:
             sys.exit(f"replay: {wrong} emissions differ, {recorded.suspensions} suspensions")
         return recorded.suspensions
 
     def capacity(self, count: int) -> float:
         """Jobs a second of device time, all there at once."""
-        return (
-            count / Run(self.pipelines, Scheduler(PROMISE_MS), self.jobs(_spread(count, 0.0), 2)).go().busy_s
-        )
+        return count / Run(self.pipelines, Scheduler, self.jobs(_spread(count, 0.0), 2)).go().busy_s
 
     def unloaded(self, count: int) -> dict[str, list[Stream]]:
         """Voices and chats that meet nobody."""
         found = {}
         for kind in (kind for kind in ALONE if kind in self.mix):
             plan = self.jobs(_spread(count, 6.0), 3, {kind: 1.0})
-            found[kind] = list(Run(self.pipelines, Scheduler(PROMISE_MS), plan).go().streams.values())
+            found[kind] = list(Run(self.pipelines, Scheduler, plan).go().streams.values())
         return found
 
     def window(self, number: int, size: int, rate: float) -> dict[str, Outcome]:
@@ -86,7 +89,7 @@ class Bench:
         return {name: self._arm(name, plan, f"{number} {name}") for name in order}
 
     def _arm(self, name: str, plan: list[Arrival], scope: str) -> Outcome:
-        return Run(self.pipelines, ARMS[name](PROMISE_MS), plan, scope=scope).go()
+        return Run(self.pipelines, ARMS[name], plan, scope=scope).go()
 
 
 def _spread(count: int, gap_s: float) -> list[float]:
@@ -123,6 +126,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="300 small arrivals instead of 3,000")
     parser.add_argument("--arrivals", type=int, help="how many arrivals, in windows of 300")
     parser.add_argument("--setting", choices=("mix", "qllm"), default="mix")
+    parser.add_argument("--larger", action="store_true", help="larger models with random weights")
     parser.add_argument("--trace", type=Path, help="times of an Azure (CSV) or ServeGen (JSON lines) trace")
     parser.add_argument("--keep", type=Path, help="raw streams; an earlier call's are continued")
     parser.add_argument("--one-window", action="store_true", help="with --keep: stop after one window")
@@ -130,8 +134,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     wanted = options.arrivals or (300 if options.quick else 3000)
-    with torch.inference_mode():
-        kept = measure(Bench(options), wanted, min(300, wanted))
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as root:
+        kept = measure(Bench(options, Path(root)), wanted, min(300, wanted))
     rows = figures(kept)
     print_rows(kept, rows)
     if options.json:
@@ -149,6 +153,7 @@ def _report(
         "load": kept["load"],
         "rate_per_s": kept["rate"],
         "setting": options.setting,
+        "models": "42M Llama, quarter of SDXL's U-Net, random" if options.larger else "embedded",
         "arrival_times": options.trace.stem if options.trace else "poisson",
         "promised_ms": PROMISE_MS,
         "threads": 1,

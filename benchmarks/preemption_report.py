@@ -26,7 +26,7 @@ class ArmFigures:
 
 
 def streams(kept: Kept, arm: str, kind: str) -> list[Stream]:
-    """Of all windows, in order of arrival."""
+    """Of all windows, in order of arrival, the refused ones too."""
     found: list[Stream] = []
     for window in kept["windows"]:
         made = window[arm]["streams"]
@@ -35,7 +35,13 @@ def streams(kept: Kept, arm: str, kind: str) -> list[Stream]:
 
 
 def _stream(raw: dict[str, Any]) -> Stream:
-    return Stream(raw["kind"], raw["at_s"], [(when, held) for when, held in raw["chunks"]], raw["done_s"])
+    chunks = [(when, held) for when, held in raw["chunks"]]
+    return Stream(raw["kind"], raw["at_s"], chunks, raw["done_s"], raw["refused"])
+
+
+def served(kept: Kept, arm: str, kind: str) -> list[Stream]:
+    """Those that were not refused."""
+    return [stream for stream in streams(kept, arm, kind) if not stream.refused]
 
 
 def alone(kept: Kept, kind: str) -> list[Stream]:
@@ -56,16 +62,20 @@ def _place(arm: str) -> int:
 
 def _row(kept: Kept, arm: str) -> Iterator[tuple[str, float]]:
     for kind, what in URGENT.items():
-        found = streams(kept, arm, kind)
+        found = served(kept, arm, kind)
         if found:
             yield from _urgent(found, alone(kept, kind), what)
+            yield f"{kind}_refused", float(len(streams(kept, arm, kind)) - len(found))
     for kind in ("image", "long"):
-        totals = [stream.total_ms for stream in streams(kept, arm, kind)]
+        totals = [stream.total_ms for stream in served(kept, arm, kind)]
         if totals:
             yield f"{kind}_completion_mean_ms", sum(totals) / len(totals)
             yield f"{kind}_completion_p99_ms", percentile(totals, 0.99)
     windows = [window[arm] for window in kept["windows"]]
     yield "busy_s", sum(window["busy_s"] for window in windows)
+    delays = [delay for window in windows for delay in window["delays_ms"]]
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        yield f"preemption_delay_{name}_ms", percentile(delays, share)
     yield "preemptions", float(sum(window["preemptions"] for window in windows))
     yield "background_done_while_arriving", float(sum(_background_done(window) for window in windows))
 
@@ -99,7 +109,8 @@ def _fluidity(stream: Stream, unloaded: list[Stream]) -> float:
 def _background_done(window: dict[str, Any]) -> int:
     made = window["streams"].values()
     until_s = window["last_arrival_s"]
-    return sum(raw["kind"] in ("image", "long") and raw["done_s"] <= until_s for raw in made)
+    done = (raw for raw in made if not raw["refused"] and raw["done_s"] <= until_s)
+    return sum(raw["kind"] in ("image", "long") for raw in done)
 
 
 def cost_errors(kept: Kept) -> dict[str, float]:
@@ -118,8 +129,7 @@ def ratios(kept: Kept, rows: dict[str, ArmFigures]) -> dict[str, object]:
         for kind, what in URGENT.items():
             if f"{what}_first_p99_ms" not in ours:
                 continue
-            theirs, mine = ([s.first_ms for s in streams(kept, each, kind)] for each in (arm, OURS))
-            ratio, low, high = paired_ratio(theirs, mine)
+            ratio, low, high = paired_ratio(*_pairs(kept, arm, kind))
             found[f"first {what}, mean, against {arm}"] = ratio
             found[f"first {what}, mean, against {arm}, 95 % interval"] = [low, high]
             found[f"first {what}, p99, against {arm}"] = _over(row.values, ours, f"{what}_first_p99_ms")
@@ -127,11 +137,19 @@ def ratios(kept: Kept, rows: dict[str, ArmFigures]) -> dict[str, object]:
                 row.values, ours, kept, kind, what
             )
         found[f"work a device second, against {arm}"] = _over(row.values, ours, "busy_s")
+        found[f"preemption delay, p99, against {arm}"] = _over(row.values, ours, "preemption_delay_p99_ms")
     return found | _shares(rows)
 
 
+def _pairs(kept: Kept, arm: str, kind: str) -> tuple[list[float], list[float]]:
+    """First outputs of the arm and of ours, where neither refused the job."""
+    both = zip(streams(kept, arm, kind), streams(kept, OURS, kind), strict=True)
+    pairs = [(theirs, mine) for theirs, mine in both if not (theirs.refused or mine.refused)]
+    return [theirs.first_ms for theirs, _ in pairs], [mine.first_ms for _, mine in pairs]
+
+
 def _over(theirs: dict[str, float], ours: dict[str, float], name: str) -> float:
-    return theirs[name] / ours[name]
+    return theirs[name] / max(0.1, ours[name])
 
 
 def _waits(theirs: dict[str, float], ours: dict[str, float], kept: Kept, kind: str, what: str) -> float:

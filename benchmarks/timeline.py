@@ -16,6 +16,7 @@ from itertools import pairwise
 
 import msgspec
 
+from benchmarks.delays import watching
 from benchmarks.load import Arrival
 from pipelines.contract import Budget, Emitted, Job, Pipeline, RawAudio
 from pipelines.device import CpuDevice
@@ -59,12 +60,14 @@ class CoreClock:
 
 @dataclass(slots=True)
 class Stream:
-    """What one job gave: (when, seconds of audio or number of tokens) of each chunk; seconds by the clock."""
+    """What one job gave: (when, seconds of audio or number of tokens) of each chunk; seconds by the clock.
+    refused: admission said that it could not be served in time."""
 
     kind: str
     at_s: float
     chunks: list[tuple[float, float]] = field(default_factory=list)
     done_s: float = math.inf
+    refused: bool = False
 
     @property
     def first_ms(self) -> float:
@@ -126,13 +129,15 @@ class Listener:
 
 @dataclass(slots=True)
 class Outcome:
-    """Of one arm: streams by job number, and the executor's counters."""
+    """Of one arm: streams by job number, the executor's counters, and how long running slices went on after
+    more urgent work was ready."""
 
     streams: dict[int, Stream] = field(default_factory=dict)
     busy_s: float = 0.0
     preemptions: int = 0
     last_arrival_s: float = 0.0
     cost_error: dict[str, float] = field(default_factory=dict)
+    delays_ms: list[float] = field(default_factory=list)
 
 
 class Run:
@@ -141,7 +146,7 @@ class Run:
     def __init__(
         self,
         pipelines: dict[str, Pipeline],
-        scheduler: Scheduler,
+        policy: type[Scheduler],
         plan: list[Arrival],
         recording: Recording | None = None,
         scope: str = "",
@@ -160,7 +165,7 @@ class Run:
         self._next_play_s = math.inf
         self._executor = DeviceExecutor(
             pipelines,
-            scheduler,
+            watching(policy, self._clock.now, self.outcome.delays_ms)(PROMISE_MS),
             CpuDevice(1),
             BUDGET,
             self._emit,
@@ -222,7 +227,7 @@ class Run:
                 each.pipeline,
                 "s",
                 turn,
-                "local",
+                each.tenant,
                 each.job_class,
                 request,
                 credits,
@@ -232,9 +237,10 @@ class Run:
 
     def _emit(self, job: Job, chunk: Emitted) -> None:
         now_s, stream = self._clock.now(), self.outcome.streams[job.id]
-        if isinstance(chunk, Failed):
+        if isinstance(chunk, Failed) and chunk.kind != "Exhausted":
             raise RuntimeError(f"{stream.kind}: {chunk.message}")
-        if isinstance(chunk, Done):
+        if isinstance(chunk, Done | Failed):
+            stream.refused = isinstance(chunk, Failed)
             stream.done_s = now_s
             self._left -= 1
             self._listeners.pop(job.id, None)

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.load import Sizes, arrivals
 from benchmarks.stats import machine, percentile
-from benchmarks.timeline import PROMISE_MS, Run, Stream
+from benchmarks.timeline import Run, Stream
 from pipelines.contract import Pipeline
 from pipelines.loading import LoadPlan, load_all
 from server.executor.device_process import settle
@@ -32,7 +32,7 @@ SENTENCE_S = 3.0
 def capacity(pipelines: dict[str, Pipeline]) -> float:
     """Seconds of speech a second of the device makes."""
     plan = arrivals(pipelines, [0.0] * 4, 1, {"voice": 1.0}, Sizes(SENTENCE * 4))
-    made = Run(pipelines, Scheduler(PROMISE_MS), plan).go()
+    made = Run(pipelines, Scheduler, plan).go()
     return sum(held for stream in made.streams.values() for _, held in stream.chunks) / made.busy_s
 
 
@@ -46,7 +46,7 @@ def measure(pipelines: dict[str, Pipeline], voices: int, seconds: float) -> list
     times = [number * every_s for number in range(int(seconds / every_s))]
     plan += arrivals(pipelines, times, 2, {"image": 0.6, "long": 0.4}, Sizes())
     plan.sort(key=lambda each: each.at_s)
-    done = Run(pipelines, Scheduler(PROMISE_MS), plan, until_s=seconds, scope="voices").go()
+    done = Run(pipelines, Scheduler, plan, until_s=seconds, scope="voices").go()
     return [stream for stream in done.streams.values() if stream.kind == "voice"]
 
 

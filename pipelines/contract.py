@@ -122,8 +122,9 @@ class Batch:
 class Budget:
     """How long the slice may take in all, and how long it may go without a yield (milliseconds).
 
-    Rows of a less urgent `rank` than the first may make a slice no longer than `gap_ms`: who comes for the
-    slice's own pipeline and class has to wait for its end.
+    Rows of a less urgent `rank` than the first may make a slice no longer than `gap_ms`, or no longer at all
+    where somebody waits for its first output: who comes for the slice's own pipeline and class has to wait
+    for its end.
     """
 
     slice_ms: float

@@ -5,7 +5,8 @@ Rules
    than `SMALLEST` tokens: decodes never stall behind a long prompt (Sarathi; Agrawal et al., 2024).
 2. The prompts share what is left of the slice's budget, most urgent first.
 3. The most urgent job always gets something. Prompts of a less urgent class fill a slice only as far as
-   the allowed gap: the next job of the slice's class waits for its end.
+   the allowed gap, since the next job of the slice's class waits for its end, and a slice that somebody
+   waits for (REALTIME, INTERACTIVE) not at all.
 4. Drafted tokens come last, out of what is left of the budget (`speculation.drafting`).
 5. Layers between two preemption points are as many as fit half the allowed gap by the cost model.
 """
@@ -18,6 +19,7 @@ from itertools import islice
 
 from pipelines.contract import Batch, Budget, Job
 from pipelines.cost import UNKNOWN, CostModel
+from pipelines.messages import JobClass
 from pipelines.text.config import ModelConfig
 from pipelines.text.state import TextState
 
@@ -73,7 +75,8 @@ class Planner:
         if decodes == len(candidates):
             return [Row(job, 1) for job, _ in candidates]
         room = max(self._tokens_within(budget.slice_ms, budget) - decodes, SMALLEST)
-        riding = self._tokens_within(budget.gap_ms, budget) - decodes
+        waited_for = candidates[0][0].rank <= JobClass.INTERACTIVE
+        riding = 0 if waited_for else self._tokens_within(budget.gap_ms, budget) - decodes
         chosen: list[Row] = []
         for job, pending in candidates:
             rides = job.rank > candidates[0][0].rank

@@ -12,15 +12,23 @@ from benchmarks.timeline import Stream
 
 
 def kept(waits: dict[str, float]) -> dict[str, Any]:
-    """Two voices and an image an arm; the first audio comes after the arm's wait."""
+    """Three voices and an image an arm, one voice refused in one arm; the first audio comes after the arm's
+    wait."""
 
     def arm(wait_s: float) -> dict[str, Any]:
         voice = {"kind": "voice", "at_s": 1.0, "chunks": [[1 + wait_s, 0.1], [1.05 + wait_s, 0.1]]}
-        image = {"kind": "image", "at_s": 0.5, "chunks": [[2.0, 0.0]], "done_s": 2.5}
+        voice["refused"] = False
+        image = {"kind": "image", "at_s": 0.5, "chunks": [[2.0, 0.0]], "done_s": 2.5, "refused": False}
         streams = {"1": voice | {"done_s": 2.0}, "2": voice | {"done_s": 2.0}, "3": image}
-        return {"streams": streams, "busy_s": 1.0, "preemptions": 0, "last_arrival_s": 2.0}
+        if wait_s == WAITS["at tokens and steps"]:
+            streams["4"] = voice | {"chunks": [], "done_s": 1.0, "refused": True}
+        else:
+            streams["4"] = voice | {"done_s": 2.0}
+        counters = {"busy_s": 1.0, "preemptions": 0, "last_arrival_s": 2.0, "delays_ms": [wait_s * 100]}
+        return {"streams": streams, **counters}
 
     alone = {"voice": [{"kind": "voice", "at_s": 0.0, "chunks": [[0.01, 0.1]], "done_s": 1.0}]}
+    alone["voice"][0]["refused"] = False
     return {"windows": [{name: arm(wait) for name, wait in waits.items()}], "alone": alone}
 
 
@@ -37,6 +45,8 @@ def test_figures_and_ratios() -> None:
     assert rows["first come, first served"].values["audio_fluidity"] < 1.0
     found = ratios(kept(WAITS), rows)
     assert found["first audio, mean, against at tokens and steps"] == pytest.approx(21.0)
+    assert found["preemption delay, p99, against at tokens and steps"] == pytest.approx(21.0)
+    assert rows["at tokens and steps"].values["voice_refused"] == 1 and ours["voice_refused"] == 0
     shares = [value for name, value in found.items() if name.startswith("share")]
     assert shares == pytest.approx([0.2 / 0.9, 0.5 / 0.9, 0.2 / 0.9])
 

@@ -62,10 +62,12 @@ def test_budgets_are_shared_by_urgency(
 
 def test_prompts_of_a_lower_class_fill_a_slice_only_up_to_the_gap() -> None:
     """200 tokens fit the slice of 20 ms, 100 the gap of 10 ms; decodes of any class ride along."""
-    chat, long, talk = jobs(30, 500, 1)
-    long.rank = talk.rank = JobClass.BATCH
+    first, long, talk = jobs(30, 500, 1)
+    first.rank, long.rank, talk.rank = JobClass.STANDARD, JobClass.BATCH, JobClass.BATCH
     planner = Planner("t", CONFIG, measured(0.1), 8, 512)
-    assert planner.choose([chat, long, talk], BUDGET) == [Row(chat, 30), Row(long, 65), Row(talk, 1)]
+    assert planner.choose([first, long, talk], BUDGET) == [Row(first, 30), Row(long, 65), Row(talk, 1)]
+    first.rank = JobClass.INTERACTIVE
+    assert planner.choose([first, long, talk], BUDGET) == [Row(first, 30), Row(talk, 1)]
     assert planner.choose([long, talk], BUDGET) == [Row(long, 191), Row(talk, 1)]
 
 
