@@ -30,6 +30,9 @@ from pipelines.messages import Done, Failed, Input, JobClass, ModelInfo, Request
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
+SPARE = len(JobClass)
+"""The rank of work that runs only when nothing else is ready."""
+
 
 @dataclass(frozen=True, slots=True)
 class RawAudio:
@@ -70,7 +73,8 @@ class Job:
     `deadline_s` is the client's, math.inf for none. At `dry_s` whom the job serves has nothing left to hear
     or to read (-inf before the first output); until `ahead_until_s` so much is left that the job need not
     be hurried. `in_slice` is true from plan until the slice has ended. `rank` is the class that the job
-    stands in now (by inheritance, commitment, being ahead); set when it is offered to the scheduler.
+    stands in now (by inheritance, commitment, being ahead; SPARE behind them all); set when it is offered to
+    the scheduler.
     `pressed`: at full quality the deadline would be missed, so `admit` lowers it where the client allows it.
     """
 
@@ -80,6 +84,7 @@ class Job:
     job_class: JobClass
     request: Request
     turn_id: str = ""
+    session_id: str = ""
     arrived_s: float = 0.0
     deadline_s: float = math.inf
     dry_s: float = -math.inf
@@ -109,6 +114,7 @@ class Batch:
 
     rows stand in urgency order. kind names the work for cost model and traces ("prefill", "decode",
     "denoise"); units measures its size in that kind (tokens, rows times pixels). work is a frozen value.
+    shares: what each row makes of the units, for whom the slice is charged to; empty where they are alike.
     """
 
     pipeline: str
@@ -116,6 +122,7 @@ class Batch:
     rows: tuple[Job, ...]
     units: float
     work: Any = None
+    shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,11 @@ class Committer:
     index: PrefixIndex | None
 
     def commit(
-        self, state: TextState, count: int, draft: Sequence[int], drawn: Sequence[Drawn]
+        self, state: TextState, count: int, draft: Sequence[int], drawn: Sequence[Drawn], given: int = 0
     ) -> list[Emitted]:
         """Make the KV of `count` known tokens and the drawn tokens that count durable; returns what the
-        client gets. What ends the answer may come at any of them; the rest is dropped.
+        client gets. What ends the answer may come at any of them; the rest is dropped. given: how many tokens
+        of the draft an earlier answer had.
 
         Masked attention still spreads a NaN that a draft has caused to the tokens before it (0 * NaN), so
         where drafts were checked nothing of such a slice counts: the row runs again without drafts."""
@@ -42,8 +43,6 @@ class Committer:
         if drawn and drawn[0].finite and self.index is not None and not state.drawn:
             state.publish(self.index)
         said = Piece()
-        if not state.final:
-            state.early += len(drawn[right : right + 1])
         for place, token in enumerate(drawn[: right + 1]):
             if not token.finite:
                 state.finished = state.broken = True
@@ -52,6 +51,7 @@ class Committer:
             if place:
                 state.table.append(1)
             state.accepted += place < right
+            state.account(again=place < min(given, right))
             piece, reason = self._say(state, token)
             said = _joined(said, piece)
             if state.constraint is not None:

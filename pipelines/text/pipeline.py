@@ -191,7 +191,9 @@ class TextPipeline:
         for i, job in enumerate(batch.rows):
             tokens = list(islice(answers, len(work.drafts[i]) + 1)) if i in drawing else []
             if not job.cancelled:
-                chunks = self._committer.commit(states[i], work.counts[i], work.drafts[i], tokens)
+                chunks = self._committer.commit(
+                    states[i], work.counts[i], work.drafts[i], tokens, work.given[i]
+                )
                 emissions += [Emission(job, chunk) for chunk in chunks]
         yield from emissions
 

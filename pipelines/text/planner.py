@@ -31,20 +31,24 @@ GAP_SHARE = 0.5
 @dataclass(frozen=True, slots=True)
 class Work:
     """What a slice computes: so many known tokens for each row, and `drafts` behind them that are checked; a
-    preemption point each `every` layers."""
+    preemption point each `every` layers. given: of each draft, how many leading tokens the answer to an
+    earlier form of the prompt has too."""
 
     counts: tuple[int, ...]
     drafts: tuple[tuple[int, ...], ...]
     every: int
+    given: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job's part of a slice: `count` of its known tokens and a draft behind them."""
+    """A job's part of a slice: `count` of its known tokens and a draft behind them. given: so many leading
+    tokens of the draft are those of an earlier answer."""
 
     job: Job
     count: int
     draft: tuple[int, ...] = ()
+    given: int = 0
 
     @property
     def tokens(self) -> int:
@@ -109,11 +113,13 @@ class Planner:
         kind = "prefill" if max(row.count for row in rows) > 1 else "decode"
         if kind == "decode" and any(row.draft for row in rows):
             kind = "verify"
-        units = sum(row.tokens * (1 + self._context_share * _state(row.job).table.length) for row in rows)
+        shares = tuple(row.tokens * (1 + self._context_share * _state(row.job).table.length) for row in rows)
+        units = sum(shares)
         jobs = tuple(row.job for row in rows)
         every = self._every(Batch(self._name, kind, jobs, units), budget)
         counts, drafts = tuple(row.count for row in rows), tuple(row.draft for row in rows)
-        return Batch(self._name, kind, jobs, units, Work(counts, drafts, every))
+        work = Work(counts, drafts, every, tuple(row.given for row in rows))
+        return Batch(self._name, kind, jobs, units, work, shares)
 
     def _every(self, batch: Batch, budget: Budget) -> int:
         estimate = self._cost.estimate(batch)

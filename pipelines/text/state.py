@@ -28,9 +28,9 @@ class TextState:
     the table, or after an eviction in host memory (`moved`); the rest is to be computed. keys: the
     tenant's root and the keys of those full blocks that the prefix index knows. final: the prompt is
     committed. ahead: before that, how many tokens of an answer to it as it stands may be generated.
-    ending: why the answer ends, as long as nobody may be told. early: tokens generated ahead. draft: what
-    is known of the answer from earlier revisions. broken: the model computed NaN, so nobody may use this
-    KV. doubted: it computed NaN where drafts were checked, so the row runs without any. given: tokens
+    ending: why the answer ends, as long as nobody may be told. early: tokens generated ahead, not
+    those that a revision took over; kept: those that the committed answer took over. draft: what is known of
+    the answer from earlier revisions. broken: the model computed NaN, so nobody may use this KV. doubted: it computed NaN where drafts were checked, so the row runs without any. given: tokens
     that the answer may resemble. drafters: follow the tokens, from the first drawn one on.
     """
 
@@ -45,6 +45,7 @@ class TextState:
     ahead: int = 0
     ending: FinishReason | None = None
     early: int = 0
+    kept: int = 0
     draft: list[int] = field(default_factory=list)
     finished: bool = False
     broken: bool = False
@@ -95,7 +96,7 @@ class TextState:
             raise WrongState("the prompt is committed; it cannot be revised", field="revise")
         self.final = prompt.final
         if prompt.final and self.ahead and prompt.number == self.revision:
-            self.drafted = self.accepted = self.drawn
+            self.drafted = self.accepted = self.kept = self.drawn
             return
         self._crop(prompt)
         self.draft = next_draft(self.tokens[self.prompt_length :], self.draft)
@@ -159,6 +160,13 @@ class TextState:
         self.given = tuple(answer)
         self.drafters = None
 
+    def account(self, again: bool) -> None:
+        """A token has been said. again: an earlier answer had it, and it was checked instead of generated."""
+        if self.final:
+            self.kept += again
+        else:
+            self.early += not again
+
     def row_sampling(self, draft: Sequence[int] = (), allowed: Tensor | None = None) -> RowSampling:
         """How the token behind the known ones, and behind `draft`, is drawn; `allowed`: which ids may be."""
         asked = self.sampling
@@ -195,5 +203,5 @@ class TextState:
             drafted_tokens=self.drafted,
             accepted_tokens=self.accepted,
             rolled_back_tokens=self.rolled_back,
-            wasted_tokens=max(0, self.early - self.accepted),
+            wasted_tokens=max(0, self.early - self.kept),
         )

@@ -6,19 +6,26 @@ Rules
    been away earns nothing. Who is `LEAD_MS` beyond the least served active tenant is over its share.
 2. Floors. While a class waits, it earns its floor share of the device time that others use, up to a few
    quanta; what it uses is taken off.
+3. Work ahead. A session's work on prompts that are not committed may take `AHEAD_SHARE` of the device and
+   `AHEAD_BURST_MS` at once; while it owes time, such work runs in spare time only (`SPARE`).
 
 Owner: the executor thread, through the scheduler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterable
 
 from pipelines.messages import JobClass
 
 FLOORS = {JobClass.REALTIME: 0.20, JobClass.INTERACTIVE: 0.10, JobClass.STANDARD: 0.05, JobClass.BATCH: 0.02}
 QUANTA_KEPT = 4.0
 LEAD_MS = 100.0
+# Typists at 600 characters a minute take one to two hundredths each of a device that 64 of them fill.
+AHEAD_SHARE = 0.03
+AHEAD_BURST_MS = 250.0
+SESSIONS_KEPT = 4096
 
 
 class TenantAccounts:
@@ -84,7 +91,7 @@ class ClassFloors:
 
     def __init__(self, quantum_ms: float) -> None:
         self._quantum_ms = quantum_ms
-        self._earned_ms = dict.fromkeys(JobClass, 0.0)
+        self._earned_ms: dict[int, float] = dict.fromkeys(JobClass, 0.0)
 
     def charge(self, used: int, waiting: Collection[int], ms: float) -> None:
         """A slice of class `used` has had the device while `waiting` classes had work."""
@@ -99,5 +106,36 @@ class ClassFloors:
 
     def owed(self, ranks: Collection[int]) -> int | None:
         """The least urgent of these classes that has earned a quantum, if it would not go first by itself."""
-        owed = [rank for rank in ranks if self._earned_ms[JobClass(rank)] >= self._quantum_ms]
+        owed = [rank for rank in ranks if self._earned_ms.get(rank, 0.0) >= self._quantum_ms]
         return max(owed) if owed and max(owed) > min(ranks) else None
+
+
+class AheadAccounts:
+    """Rule 3, by session: a bucket of device milliseconds that time refills. It outlives the session's jobs:
+    ending a turn settles nothing."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[float, float]] = {}
+
+    def charge(self, session: str, ms: float, now_s: float) -> None:
+        """A row that runs ahead has used the device."""
+        self._held[session] = (self._level(session, now_s) - ms, now_s)
+        if len(self._held) > SESSIONS_KEPT:
+            full = [each for each in self._held if self._level(each, now_s) >= AHEAD_BURST_MS]
+            for each in full:
+                del self._held[each]
+
+    def free_s(self, session: str, now_s: float) -> float:
+        """From when on the session owes nothing; -inf if it does not."""
+        level = self._level(session, now_s)
+        return -math.inf if level >= 0.0 else now_s - level / (1000.0 * AHEAD_SHARE)
+
+    def _level(self, session: str, now_s: float) -> float:
+        held, since_s = self._held.get(session, (AHEAD_BURST_MS, now_s))
+        return min(AHEAD_BURST_MS, held + 1000.0 * AHEAD_SHARE * max(0.0, now_s - since_s))
+
+
+def divided(shares: Iterable[float], ms: float) -> list[float]:
+    """The milliseconds of a slice by what each row makes of it."""
+    each = list(shares)
+    return [ms * share / sum(each) for share in each]

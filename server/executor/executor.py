@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
-from pipelines.contract import Batch, Budget, Emission, Emitted, Job, Pipeline, Pressure
+from pipelines.contract import SPARE, Batch, Budget, Emission, Emitted, Job, Pipeline, Pressure
 from pipelines.device import Device
 from pipelines.errors import UpbeatError
 from pipelines.messages import (
@@ -79,6 +79,8 @@ class DeviceExecutor:
         self._scheduler = scheduler
         self._device = device
         self._budget = budget
+        # Spare time may end at any moment: its slices are short, and so are the ways to their yields.
+        self._spare = Budget(budget.gap_ms / 2, budget.gap_ms / 2)
         self._emit_out = emit
         self._send_trace = send_trace
         self._clock = clock
@@ -190,7 +192,8 @@ class DeviceExecutor:
         while True:
             try:
                 ready = self._scheduler.ready(slot.pipeline, slot.rank)
-                batch = guarded("planning", partial(pipeline.plan, ready, self._budget))
+                budget = self._spare if slot.rank == SPARE else self._budget
+                batch = guarded("planning", partial(pipeline.plan, ready, budget))
             except Pressure:
                 if not self._make_room(slot):
                     self._blocked.add(slot)

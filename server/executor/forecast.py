@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipelines.contract import Batch, Estimate, Job
+from pipelines.contract import SPARE, Batch, Estimate, Job
 from pipelines.cost import CostModel
 from pipelines.errors import Exhausted
 from pipelines.messages import ImageRequest, JobClass, ModelInfo, Request, TextRequest
@@ -76,7 +76,8 @@ class Forecaster:
             for job_class in JobClass:
                 self._used_ms[job_class] *= faded
         self._since_s = now_s
-        self._used_ms[JobClass(rank)] += ms
+        if rank < SPARE:
+            self._used_ms[JobClass(rank)] += ms
 
     def forecast(self, job: Job, size: float, ahead: Iterable[Job]) -> Forecast | None:
         """When the job would be done behind those `ahead`; None where too little is known."""

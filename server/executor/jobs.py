@@ -102,10 +102,17 @@ class JobBook:
             played(job, self._clock(), message.input.ahead_ms / 1000)
             self._refresh_producers(job)
         elif job.in_slice:
-            self._deferred.setdefault(job.id, []).append(arrival)
+            self._defer(job, arrival)
         else:
             self._update(job, arrival.prepared, arrival.error)
         self.refresh(job)
+
+    def _defer(self, job: Job, arrival: Arrival) -> None:
+        """Until the job's slice has ended; of several revisions of a prompt the last one counts."""
+        waiting = self._deferred.setdefault(job.id, [])
+        if waiting and arrival.error is None and waiting[-1].error is None and _revises(waiting[-1], arrival):
+            waiting.pop()
+        waiting.append(arrival)
 
     def _submit(self, message: Submit, arrival: Arrival) -> None:
         now_s = self._clock()
@@ -116,6 +123,7 @@ class JobBook:
             job_class=message.job_class,
             request=message.request,
             turn_id=message.turn_id,
+            session_id=message.session_id,
             arrived_s=now_s,
             deadline_s=now_s + message.deadline_in_s if message.deadline_in_s else math.inf,
             committed=message.committed,
@@ -285,6 +293,11 @@ class JobBook:
     def _record_admission(self, job: Job, prepared: object) -> None:
         if self._recording is not None:
             self._recording.events.append(Admitted(job.id, job.pipeline, job.tenant, job.request, prepared))
+
+
+def _revises(earlier: Arrival, later: Arrival) -> bool:
+    inputs = [each.message.input for each in (earlier, later) if isinstance(each.message, Update)]
+    return all(isinstance(each, PromptRevision) for each in inputs)
 
 
 def _with_timings(job: Job, done: Done) -> Done:

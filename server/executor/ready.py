@@ -2,7 +2,8 @@
 
 Rules
 1. A job stands where it was put: changes of its fields do not move it until it is offered again.
-2. Levels are read one after the other: by class, committed work before work that can wait ("ahead").
+2. Levels are read one after the other: by class, committed work before work that can wait ("ahead"). Work in
+   spare time rides with no other: it is read alone.
 3. In a level, tenants who were served much more than the least served wait (`TenantAccounts.over`); among
    the others the earliest deadline goes first, then the tenant that was served least, then the first to come.
 4. Reading is lazy and costs O(tenants) to begin, O(log tenants) a job, however many jobs there are.
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
 from typing import NamedTuple
 
-from pipelines.contract import Job
+from pipelines.contract import SPARE, Job
 from server.executor.accounts import TenantAccounts
 
 Entry = tuple[float, int, Job]
@@ -67,7 +68,7 @@ class ReadyQueue:
     def jobs(self, rank: int) -> Iterator[Job]:
         """All jobs of this class and below, in urgency order."""
         for level in tuple(self._order):
-            if level[0] >= rank:
+            if level[0] >= rank and (level[0] < SPARE or rank == SPARE):
                 yield from self._in_order(self._levels[level])
 
     def _in_order(self, tenants: dict[str, list[Entry]]) -> Iterator[Job]:

@@ -7,7 +7,8 @@ The specification
      earlier; before the first output that is the job's arrival.
   2. What can wait stands one class lower, behind every committed job there: work on an uncommitted prompt,
      and work that is ahead of whom it serves (audio of which enough is buffered, text that is yet to be
-     read), until that is used up.
+     read), until that is used up. Work on uncommitted prompts of a session that owes device time (rule 3 of
+     `accounts`) runs in spare time: behind every class, in slices of its own.
   3. Inheritance. A job is as urgent as the job that consumes its output, a slice as its most urgent row.
   4. Floors. While a class waits, it earns its floor share of the device time that others use. With a
      quantum earned it goes first for one quantum, whatever is more urgent.
@@ -15,7 +16,8 @@ The specification
      one suspended slice a class: that one is resumed before its pipeline starts another of the class.
   6. Giving way. A running slice gives way at a yield to a more urgent class, unless that would help nobody:
      whom the waiting job serves has enough until the slice will have ended, or the slice is itself of an
-     urgent class and will end within half a promised delay. Within the class it gives way only to a job of
+     urgent class and will end within half a promised delay. Work in spare time gives way to every class at
+     once. Within the class it gives way only to a job of
      another pipeline whose predicted slack has become negative, with the earlier deadline. Work for the
      running slice's own pipeline waits for its next slice if that is at most a promised delay away.
   7. Ageing. A job without a deadline that has waited for its class's patience gets that moment as its
@@ -34,9 +36,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from pipelines.contract import Job
+from pipelines.contract import SPARE, Job
 from pipelines.messages import JobClass
-from server.executor.accounts import FLOORS, ClassFloors, TenantAccounts
+from server.executor.accounts import FLOORS, AheadAccounts, ClassFloors, TenantAccounts, divided
 from server.executor.ready import Place, ReadyQueue
 
 __all__ = ["FLOORS", "Decision", "Resume", "Running", "Scheduler", "Slot", "Start", "Urgency"]
@@ -72,6 +74,7 @@ class Running:
     rows: tuple[Job, ...]
     remaining_ms: float
     overdue: bool = False
+    shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class Scheduler:
         self._wake_s: dict[int, float] = {}
         self._tenants = TenantAccounts()
         self._floors = ClassFloors(promised_delay_ms)
+        self._ahead = AheadAccounts()
 
     def tick(self, now_s: float) -> None:
         """It is `now_s`: whoever's time has come (rules 2 and 7) takes the new place."""
@@ -131,7 +135,8 @@ class Scheduler:
         elif deadline_s == math.inf and self._patience_ends_s(job) <= self._now_s:
             deadline_s = self._patience_ends_s(job)
         if ahead:
-            rank = min(rank + 1, int(JobClass.BATCH))
+            spare = not job.committed and self._ahead.free_s(job.session_id, self._now_s) > self._now_s
+            rank = SPARE if spare else min(rank + 1, int(JobClass.BATCH))
         over, cost = self._tenants.over(job.tenant), self._tenants.cost(job.tenant)
         return Urgency(rank, ahead, over, deadline_s, cost, job.id)
 
@@ -170,7 +175,9 @@ class Scheduler:
         served = job
         while served.consumer is not None:
             served = served.consumer
-        times = (served.ahead_until_s, self._patience_ends_s(job))
+        times = [served.ahead_until_s, self._patience_ends_s(job)]
+        if job.rank == SPARE:
+            times.append(self._ahead.free_s(job.session_id, self._now_s))
         soonest = min((time for time in times if time > self._now_s), default=math.inf)
         if soonest < self._wake_s.get(job.id, math.inf) and self._now_s > -math.inf:
             self._wake_s[job.id] = soonest
@@ -232,6 +239,8 @@ class Scheduler:
             return False
         ends_s = now_s + running.remaining_ms / 1000
         needed_s = ends_s + self._typical_ms.get(pipeline, 0.0) / 1000
+        if other.rank < mine.rank == SPARE:
+            return True
         if other.rank < mine.rank:
             if pipeline == running.slot.pipeline:
                 return running.overdue or running.remaining_ms > self._delay_ms
@@ -272,10 +281,14 @@ class Scheduler:
 
     def charge(self, running: Running, ms: float, suspended: Iterable[Running]) -> None:
         """`running` has used the device for `ms`: rows' tenants pay, waiting classes earn (rule 4)."""
-        live = [job for job in running.rows if not job.cancelled] or list(running.rows)
-        for job in live:
-            job.served_ms += ms / len(live)
-            self._tenants.charge(job.tenant, ms / len(live))
+        rows = list(zip(running.rows, running.shares or (1.0,) * len(running.rows), strict=True))
+        rows = [row for row in rows if not row[0].cancelled] or rows
+        live = [job for job, _ in rows]
+        for job, part_ms in zip(live, divided((share for _, share in rows), ms), strict=True):
+            job.served_ms += part_ms
+            self._tenants.charge(job.tenant, part_ms)
+            if not job.committed:
+                self._ahead.charge(job.session_id, part_ms, self._now_s)
         used = self.slice_urgency(live).rank if any(not j.cancelled for j in live) else running.slot.rank
         waiting = {self.slice_urgency(other.rows).rank for other in suspended if other.slot != running.slot}
         for queue in self._ready.values():

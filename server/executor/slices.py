@@ -35,7 +35,8 @@ class Slice:
     def running(self, since_ms: float = 0.0) -> Running:
         """As the scheduler sees it, `since_ms` into the present stretch."""
         left_ms = self.expected_ms - self.device_ms - since_ms
-        return Running(self.slot, self.batch.rows, max(0.0, left_ms), overdue=left_ms < 0)
+        batch = self.batch
+        return Running(self.slot, batch.rows, max(0.0, left_ms), left_ms < 0, batch.shares)
 
     def close(self) -> None:
         """Fall back to the last commit."""

@@ -6,7 +6,7 @@ import msgspec
 
 from server.executor.slices import Slice
 
-CLASS_NAMES = ("REALTIME", "INTERACTIVE", "STANDARD", "BATCH")
+CLASS_NAMES = ("REALTIME", "INTERACTIVE", "STANDARD", "BATCH", "SPARE")
 MAX_EVENTS = 200_000
 Event = dict[str, object]
 

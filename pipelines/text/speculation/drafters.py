@@ -53,6 +53,12 @@ class JobDrafters:
         self._followed = -1
         self.offer = Draft(0)
 
+    @property
+    def given(self) -> Sequence[int]:
+        """What an earlier answer, where there is one, offered last."""
+        offers = zip(self._drafters, self._offers, strict=False)
+        return next((offer.tokens for drafter, offer in offers if isinstance(drafter, GivenText)), ())
+
     def follow(self, tokens: Sequence[int], prompt_length: int) -> Draft:
         """Judge the last offers by what was said since, and make new ones; the best is also `offer`."""
         if len(tokens) == self._followed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.contract import Batch, Budget
+from pipelines.simultaneous.alignment import common_prefix
 from pipelines.text.constraint import Constraint
 from pipelines.text.packing import draws
 from pipelines.text.planner import Planner, Row
@@ -51,7 +52,7 @@ class Drafting:
             [chances for _, chances in drafts], cost_ms, max(0, self._most - tokens), budget.slice_ms
         )
         return [
-            Row(row.job, row.count, draft[:length]) if length else row
+            Row(row.job, row.count, draft[:length], _given(row, draft[:length])) if length else row
             for row, (draft, _), length in zip(rows, drafts, lengths, strict=True)
         ]
 
@@ -93,6 +94,11 @@ def allowed(offer: Draft, constraint: Constraint) -> Draft:
         return Draft(offer.place, forced, [0] * len(forced), [1.0] * len(forced))
     count = constraint.valid(offer.tokens)
     return Draft(offer.place, offer.tokens[:count], offer.grades[:count], offer.chances[:count])
+
+
+def _given(row: Row, draft: Sequence[int]) -> int:
+    drafters = row.job.state.drafters
+    return common_prefix(draft, drafters.given) if drafters is not None else 0
 
 
 def _unmeasured(drafted: int) -> float:

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.contract import Job
 from pipelines.errors import Exhausted
 from pipelines.messages import Done, FinishReason, Message, Sampling, TokenChunk
+from pipelines.simultaneous.alignment import common_prefix
 from pipelines.text.settings import TextSettings
 from tests.text_driver import Driver
 
@@ -129,8 +131,42 @@ def test_what_was_generated_for_nothing_is_counted(drive: Drive) -> None:
     driver.drain()
     driver.revise(job, 2, TEXT, final=True)
     driver.drain()
+    assert driver.done(job).usage.wasted_tokens == 5 - agreeing(driver, job, 5)
+
+
+def agreeing(driver: Driver, job: Job, most: int) -> int:
+    """How many leading tokens of the answer the one before it had too."""
+    return common_prefix(job.state.draft[:most], driver.tokens(job))
+
+
+def test_what_other_drafters_guess_is_no_answer_ahead_made_use_of(drive: Drive) -> None:
+    """A table that has seen the committed prompt's answer gets it right; the answer ahead was for nothing."""
+    driver = drive()
+    for _ in range(4):
+        driver.submit(TEXT, Sampling(max_tokens=24))
+        driver.drain()
+    job = driver.admit(Sampling(max_tokens=24))
+    driver.revise(job, 1, "where is the naïve fox", ahead=5)
+    driver.drain()
+    driver.revise(job, 2, TEXT, final=True)
+    driver.drain()
     usage = driver.done(job).usage
-    assert usage.wasted_tokens == 5 - usage.accepted_tokens
+    assert usage.accepted_tokens > 5
+    assert usage.wasted_tokens == 5 - agreeing(driver, job, 5)
+
+
+def test_an_answer_that_outlives_revisions_is_counted_once(drive: Drive) -> None:
+    """But for the one token that each pass over a draft draws behind it."""
+    driver = drive()
+    job = driver.admit(Sampling(max_tokens=12))
+    for number, ahead in enumerate((12, 12, 12), 1):
+        driver.revise(job, number, TEXT + " " * (number - 1), ahead=ahead)
+        driver.drain()
+    driver.revise(job, 4, TEXT, final=True)
+    driver.drain()
+    assert 12 <= job.state.early <= 14
+    assert job.state.kept == 11
+    assert driver.done(job).usage.wasted_tokens == job.state.early - 11
 
 
 def test_work_ahead_keeps_no_committed_job_out(drive: Drive) -> None:
