@@ -28,10 +28,11 @@ class TextState:
     the table, or after an eviction in host memory (`moved`); the rest is to be computed. keys: the
     tenant's root and the keys of those full blocks that the prefix index knows. final: the prompt is
     committed. ahead: before that, how many tokens of an answer to it as it stands may be generated.
-    ending: why the answer ends, as long as nobody may be told. early: tokens generated ahead, not
-    those that a revision took over; kept: those that the committed answer took over. draft: what is known of
-    the answer from earlier revisions. broken: the model computed NaN, so nobody may use this KV. doubted: it computed NaN where drafts were checked, so the row runs without any. given: tokens
-    that the answer may resemble. drafters: follow the tokens, from the first drawn one on.
+    ending: why the answer ends, as long as nobody may be told. early: tokens generated ahead, not those
+    that a revision took over; kept: those that the committed answer took over. draft: what is known of the
+    answer from earlier revisions. broken: the model computed NaN, so nobody may use this KV. doubted: it
+    computed NaN where drafts were checked, so the row runs without any. given: tokens that the answer may
+    resemble. drafters: follow the tokens, from the first drawn one on.
     """
 
     sampling: Sampling
