@@ -19,6 +19,7 @@ Check = Callable[[Rig], None]
 def edges() -> dict[str, Check]:
     """Small enough for the interpreter."""
     rows = [RowSampling(3), RowSampling(4, 9, 0.8), RowSampling(5, 2**64 - 3, 1.2, 5, 0.9, 0.01)]
+    rows.append(RowSampling(6, 1, 0.7, 0, 1.0, 0.0, 1.3, 0.5, 0.2, (1, 2, 7, 7), (7, 7)))
     return {
         "paged_decode": lambda r: checks.paged_decode(r, SMALL, [1, 0, 3], [300, 0, 16]),
         "paged_decode, window": lambda r: checks.paged_decode(r, SMALL, [2, 1], [90, 5], window=20),

@@ -12,8 +12,6 @@ numbers of the row; -1 at node 0); `first`, `count` int32 `[rows]`, at most 64 n
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -24,14 +22,14 @@ from kernels.launch import power_of_2
 
 @triton.jit
 def _accept(
-    drawn: Any,
-    drafted: Any,
-    parent: Any,
-    first: Any,
-    count: Any,
-    path: Any,
-    length: Any,
-    most: Any,
+    drawn: tl.tensor,
+    drafted: tl.tensor,
+    parent: tl.tensor,
+    first: tl.tensor,
+    count: tl.tensor,
+    path: tl.tensor,
+    length: tl.tensor,
+    most: tl.tensor,
     NODES: tl.constexpr,
 ) -> None:
     row = tl.program_id(0)
@@ -40,16 +38,17 @@ def _accept(
     held = i < nodes
     above = tl.load(parent + start + i, mask=held, other=-2)
     token = tl.load(drafted + start + i, mask=held, other=-1)
-    tl.store(path + row * most + i, -1, mask=i < most)
+    found = tl.full([NODES], -1, tl.int32)
     here = tl.full([], 0, tl.int32)
     steps = tl.full([], 0, tl.int32)
     for _ in range(nodes):
         if here < NODES:
-            tl.store(path + row * most + steps, here)
+            found = tl.where(i == steps, here, found)
             steps += 1
             wanted = tl.load(drawn + start + here)
             fits = held & (above == here) & (token == wanted) & (i > 0)
             here = tl.min(tl.where(fits, i, NODES), 0)
+    tl.store(path + row * most + i, found, mask=i < most)
     tl.store(length + row, steps)
 
 

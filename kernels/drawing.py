@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
@@ -32,14 +31,14 @@ GREATEST_NOISE = tl.constexpr(22.9)
 
 @triton.jit
 def _penalise(
-    scores: Any,
-    where: Any,
-    ids: Any,
-    seen: Any,
-    counts: Any,
-    penalties: Any,
-    number: Any,
-    vocab: Any,
+    scores: tl.tensor,
+    where: tl.tensor,
+    ids: tl.tensor,
+    seen: tl.tensor,
+    counts: tl.tensor,
+    penalties: tl.tensor,
+    number: tl.tensor,
+    vocab: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
     """Each (row, id) of the list once. penalties `[rows, 3]`: repetition, presence, frequency."""
@@ -59,22 +58,28 @@ def _penalise(
 
 
 @triton.jit
-def _ordered(x: Any) -> Any:
+def _ordered(x: tl.tensor) -> tl.tensor:
     """uint32 in the order of the floats."""
     bits = x.to(tl.uint32, bitcast=True)
     return tl.where(bits >= 0x80000000, ~bits, bits | 0x80000000)
 
 
 @triton.jit
-def _float(key: Any) -> Any:
+def _float(key: tl.tensor) -> tl.tensor:
     bits = tl.where(key >= 0x80000000, key ^ 0x80000000, ~key)
     return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _amount_above(
-    scores: Any, heat: Any, vocab: Any, peak: Any, key: Any, MASS: tl.constexpr, BLOCK: tl.constexpr
-) -> Any:
+    scores: tl.tensor,
+    heat: tl.tensor,
+    vocab: tl.tensor,
+    peak: tl.tensor,
+    key: tl.tensor,
+    MASS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> tl.tensor:
     """How many scores lie above `key`, or (MASS) the sum of their exponentials relative to the peak."""
     amount = tl.zeros([BLOCK], tl.float32)
     for at in range(0, vocab, BLOCK):
@@ -87,8 +92,14 @@ def _amount_above(
 
 @triton.jit
 def _lowest_with(
-    scores: Any, heat: Any, vocab: Any, peak: Any, wanted: Any, MASS: tl.constexpr, BLOCK: tl.constexpr
-) -> Any:
+    scores: tl.tensor,
+    heat: tl.tensor,
+    vocab: tl.tensor,
+    peak: tl.tensor,
+    wanted: tl.tensor,
+    MASS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> tl.tensor:
     """The greatest key at or above which there is at least `wanted`."""
     found = tl.full([], 0, tl.uint32)
     one = tl.full([], 1 << 30, tl.uint32)
@@ -119,7 +130,14 @@ def _lowest_with(
 
 
 @triton.jit
-def _threshold(scores: Any, filters: Any, top_k: Any, out: Any, vocab: Any, BLOCK: tl.constexpr) -> None:
+def _threshold(
+    scores: tl.tensor,
+    filters: tl.tensor,
+    top_k: tl.tensor,
+    out: tl.tensor,
+    vocab: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
     """filters `[rows, 3]`: temperature or 1, top-p, min-p; top_k int32 `[rows]`, the vocabulary for none."""
     row = tl.program_id(0).to(tl.int64)
     scores += row * vocab
@@ -146,7 +164,7 @@ def _threshold(scores: Any, filters: Any, top_k: Any, out: Any, vocab: Any, BLOC
 
 
 @triton.jit
-def _low_bias(x: Any) -> Any:
+def _low_bias(x: tl.tensor) -> tl.tensor:
     """Wellons' lowbias32, as in `kernels.sampling`."""
     x = (x ^ (x >> 16)) * 0x7FEB352D
     x = (x ^ (x >> 15)) * 0x846CA68B
@@ -154,7 +172,7 @@ def _low_bias(x: Any) -> Any:
 
 
 @triton.jit
-def _noise(low: Any, high: Any, token: Any) -> Any:
+def _noise(low: tl.tensor, high: tl.tensor, token: tl.tensor) -> tl.tensor:
     """Standard Gumbel noise fp32 of one row's keys."""
     bits = _low_bias(_low_bias(token.to(tl.uint32) + low) ^ high)
     uniform = (bits.to(tl.float64) + 0.5) * 2.3283064365386963e-10
@@ -163,16 +181,16 @@ def _noise(low: Any, high: Any, token: Any) -> Any:
 
 @triton.jit
 def _draw(
-    scores: Any,
-    filters: Any,
-    heats: Any,
-    thresholds: Any,
-    keys: Any,
-    values: Any,
-    chosen: Any,
-    vocab: Any,
-    part: Any,
-    parts: Any,
+    scores: tl.tensor,
+    filters: tl.tensor,
+    heats: tl.tensor,
+    thresholds: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
+    chosen: tl.tensor,
+    vocab: tl.tensor,
+    part: tl.tensor,
+    parts: tl.tensor,
     FILTER: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:

@@ -8,8 +8,6 @@ Specification: `kernels.reference.gate_multiply`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -21,7 +19,12 @@ ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 
 @triton.jit
 def _gate(
-    gate_up: Any, out: Any, width: Any, row_stride: Any, ACT: tl.constexpr, BLOCK: tl.constexpr
+    gate_up: tl.tensor,
+    out: tl.tensor,
+    width: tl.tensor,
+    row_stride: tl.tensor,
+    ACT: tl.constexpr,
+    BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

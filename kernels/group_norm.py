@@ -9,7 +9,6 @@ Specification: `kernels.reference_media.group_norm_silu`.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import triton
@@ -22,7 +21,7 @@ BLOCK = 1024
 
 
 @triton.jit
-def _moments(x: Any, parts: Any, size: Any, part: Any, BLOCK: tl.constexpr) -> None:
+def _moments(x: tl.tensor, parts: tl.tensor, size: tl.tensor, part: tl.tensor, BLOCK: tl.constexpr) -> None:
     """(count, mean, squared deviations) of one part of one group."""
     group, number = tl.program_id(0).to(tl.int64), tl.program_id(1)
     count = tl.full([], 0.0, tl.float32)
@@ -49,16 +48,16 @@ def _moments(x: Any, parts: Any, size: Any, part: Any, BLOCK: tl.constexpr) -> N
 
 @triton.jit
 def _apply(
-    x: Any,
-    parts: Any,
-    weight: Any,
-    bias: Any,
-    out: Any,
-    eps: Any,
-    number: Any,
-    channels: Any,
-    groups: Any,
-    plane: Any,
+    x: tl.tensor,
+    parts: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
+    eps: tl.tensor,
+    number: tl.tensor,
+    channels: tl.tensor,
+    groups: tl.tensor,
+    plane: tl.tensor,
     PARTS: tl.constexpr,
     SILU: tl.constexpr,
     BLOCK: tl.constexpr,

@@ -12,8 +12,6 @@ fp32, bf16, fp16.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -24,15 +22,15 @@ BLOCK = 1024
 
 @triton.jit
 def _step(
-    latents: Any,
-    previous: Any,
-    kept: Any,
-    weights: Any,
-    mix: Any,
-    new_latents: Any,
-    new_previous: Any,
-    output: Any,
-    size: Any,
+    latents: tl.tensor,
+    previous: tl.tensor,
+    kept: tl.tensor,
+    weights: tl.tensor,
+    mix: tl.tensor,
+    new_latents: tl.tensor,
+    new_previous: tl.tensor,
+    output: tl.tensor,
+    size: tl.tensor,
     ORDER: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:

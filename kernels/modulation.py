@@ -8,8 +8,6 @@ width]`, any row stride (they are chunks of one product). Computed in fp32, roun
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -20,17 +18,17 @@ from kernels.launch import power_of_2
 
 @triton.jit
 def _modulate(
-    x: Any,
-    scale: Any,
-    shift: Any,
-    out: Any,
-    eps: Any,
-    tokens: Any,
-    width: Any,
-    x_image: Any,
-    x_token: Any,
-    scale_row: Any,
-    shift_row: Any,
+    x: tl.tensor,
+    scale: tl.tensor,
+    shift: tl.tensor,
+    out: tl.tensor,
+    eps: tl.tensor,
+    tokens: tl.tensor,
+    width: tl.tensor,
+    x_image: tl.tensor,
+    x_token: tl.tensor,
+    scale_row: tl.tensor,
+    shift_row: tl.tensor,
     WIDE: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)

@@ -7,8 +7,6 @@ Sennrich (2019). Specification: `kernels.reference.add_rms_norm`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -19,15 +17,15 @@ from kernels.launch import power_of_2
 
 @triton.jit
 def _norm(
-    x: Any,
-    residual: Any,
-    weight: Any,
-    total: Any,
-    out: Any,
-    eps: Any,
-    width: Any,
-    x_row: Any,
-    residual_row: Any,
+    x: tl.tensor,
+    residual: tl.tensor,
+    weight: tl.tensor,
+    total: tl.tensor,
+    out: tl.tensor,
+    eps: tl.tensor,
+    width: tl.tensor,
+    x_row: tl.tensor,
+    residual_row: tl.tensor,
     WIDE: tl.constexpr,
     ADD: tl.constexpr,
 ) -> None:

@@ -7,8 +7,6 @@ frames `[batch, frames, length]` (fp32, bf16, fp16), window `[length]`; returns 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -19,13 +17,13 @@ BLOCK = 1024
 
 @triton.jit
 def _overlap_add(
-    frames: Any,
-    window: Any,
-    out: Any,
-    number: Any,
-    length: Any,
-    hop: Any,
-    samples: Any,
+    frames: tl.tensor,
+    window: tl.tensor,
+    out: tl.tensor,
+    number: tl.tensor,
+    length: tl.tensor,
+    hop: tl.tensor,
+    samples: tl.tensor,
     COVER: tl.constexpr,
     NORMALISE: tl.constexpr,
     BLOCK: tl.constexpr,

@@ -11,194 +11,83 @@ strides but the last; dtypes fp32, bf16, fp16; sums and the parts in fp32.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.launch import DOT_SIDE, INTERPRETED, ceil_to, dot, power_of_2, processors
+from kernels.attention_tile import KEYS, attend_part, load_queries, store_part
+from kernels.launch import DOT_SIDE, ceil_to, power_of_2, processors
 from kernels.paged import PagedRows
 
-# Keys read at a time, and the shortest part of a context that is worth a program.
-KEYS = 64
+# The shortest part of a context that is worth a program.
 SHORTEST_PART = 256
 
 
 @triton.jit
-def attend_part(
-    queries: Any,
-    cache: Any,
-    pages: Any,
-    head: Any,
-    kv_heads: Any,
-    head_stride: Any,
-    slot_stride: Any,
-    start: Any,
-    end: Any,
-    fresh_from: Any,
-    position: Any,
-    bits: Any,
-    window: Any,
-    M: tl.constexpr,
-    SIZE: tl.constexpr,
-    WIDE: tl.constexpr,
-    PAGE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TREE: tl.constexpr,
-    WINDOW: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    WIDEN: tl.constexpr,
-) -> Any:
-    """Attention of `queries` `[M, WIDE]` over positions start..end-1: (weighted values `[M, WIDE]` fp32, not
-    divided; sums `[M]`; greatest scores `[M]`, -inf where nothing is seen)."""
-    d = tl.arange(0, WIDE)
-    inside = d < SIZE
-    best = tl.full([M], -float("inf"), tl.float32)
-    total = tl.zeros([M], tl.float32)
-    found = tl.zeros([M, WIDE], tl.float32)
-    for at in range(start, end, BLOCK):
-        key = at + tl.arange(0, BLOCK)
-        held = key < end
-        page = tl.load(pages + key // PAGE, mask=held, other=0).to(tl.int64)
-        slot = (page * PAGE + key % PAGE) * slot_stride
-        keys = tl.load(
-            cache + head.to(tl.int64) * head_stride + slot[None, :] + d[:, None],
-            mask=held[None, :] & inside[:, None],
-            other=0.0,
-        )
-        scores = dot(queries, keys, WIDEN)
-        seen = held[None, :] & (position[:, None] >= 0)
-        if TREE:
-            fresh = key - fresh_from
-            bit = (bits[:, None] >> tl.maximum(fresh, 0)[None, :].to(tl.int64)) & 1
-            seen = seen & ((fresh < 0)[None, :] | (bit == 1))
-            if WINDOW:
-                seen = seen & ((fresh >= 0)[None, :] | (key[None, :] > position[:, None] - window))
-        else:
-            if CAUSAL:
-                seen = seen & (key[None, :] <= position[:, None])
-            if WINDOW:
-                seen = seen & (key[None, :] > position[:, None] - window)
-        scores = tl.where(seen, scores, -float("inf"))
-        highest = tl.maximum(best, tl.max(scores, 1))
-        base = tl.where(highest == -float("inf"), 0.0, highest)
-        weights = tl.exp(scores - base[:, None])
-        shrink = tl.exp(best - base)
-        values = tl.load(
-            cache + (kv_heads + head).to(tl.int64) * head_stride + slot[:, None] + d[None, :],
-            mask=held[:, None] & inside[None, :],
-            other=0.0,
-        )
-        total = total * shrink + tl.sum(weights, 1)
-        found = found * shrink[:, None] + dot(weights.to(values.dtype), values, WIDEN)
-        best = highest
-    return found, total, best
-
-
-@triton.jit
 def _decode(
-    q: Any,
-    cache: Any,
-    out: Any,
-    sums: Any,
-    first: Any,
-    count: Any,
-    context: Any,
-    begin: Any,
-    pages: Any,
-    visible: Any,
-    positions: Any,
-    q_token: Any,
-    q_head: Any,
-    head_stride: Any,
-    slot_stride: Any,
-    pages_row: Any,
-    part: Any,
-    parts: Any,
-    window: Any,
+    q: tl.tensor,
+    cache: tl.tensor,
+    out: tl.tensor,
+    sums: tl.tensor,
+    first: tl.tensor,
+    count: tl.tensor,
+    context: tl.tensor,
+    begin: tl.tensor,
+    pages: tl.tensor,
+    visible: tl.tensor,
+    positions: tl.tensor,
+    q_token: tl.tensor,
+    q_head: tl.tensor,
+    head_stride: tl.tensor,
+    slot_stride: tl.tensor,
+    pages_row: tl.tensor,
+    part: tl.tensor,
+    parts: tl.tensor,
     GROUP: tl.constexpr,
     M: tl.constexpr,
     SIZE: tl.constexpr,
     WIDE: tl.constexpr,
     PAGE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TREE: tl.constexpr,
     WINDOW: tl.constexpr,
-    SHARED: tl.constexpr,
-    WIDEN: tl.constexpr,
 ) -> None:
+    """Part number program_id(2) of one row's context. begin None: from 0 on; visible, positions None: a
+    chain."""
     row, kv_head, number = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     kv_heads = tl.num_programs(1)
-    fresh = tl.load(count + row)
-    length = tl.load(context + row)
-    earlier = length - fresh
+    fresh, length = tl.load(count + row), tl.load(context + row)
     start = number * part
-    if SHARED:
+    if begin is not None:
         start += tl.load(begin + row)
-    end = tl.minimum(start + part, length)
+    end = tl.where(fresh == 0, start, tl.minimum(start + part, length))
     if WINDOW:
-        start = tl.maximum(start, earlier - window + 1)
-
+        start = tl.maximum(start, length - fresh - WINDOW + 1)
     m = tl.arange(0, M)
-    query = m // GROUP
-    live = query < fresh
-    token = tl.load(first + row) + query
-    head = kv_head * GROUP + m % GROUP
-    d = tl.arange(0, WIDE)
-    queries = tl.load(
-        q + token[:, None] * q_token + head[:, None] * q_head + d[None, :],
-        mask=live[:, None] & (d < SIZE)[None, :],
-        other=0.0,
-    )
-    position = tl.where(live, earlier + query, -1)
-    bits = tl.zeros([M], tl.int64)
-    if TREE:
+    query, head = m // GROUP, kv_head * GROUP + m % GROUP
+    live, token = query < fresh, tl.load(first + row) + query
+    position = tl.where(live, length - fresh + query, -1)
+    bits = None
+    if visible is not None:
         bits = tl.load(visible + token, mask=live, other=0)
         position = tl.load(positions + token, mask=live, other=-1)
-    if fresh == 0:
-        end = start
+    queries = load_queries(q, token, head, live, q_token, q_head, SIZE, WIDE)
+    keys_of = cache + kv_head.to(tl.int64) * head_stride
+    values_of = keys_of + kv_heads.to(tl.int64) * head_stride
+    pages += row * pages_row
     found, total, best = attend_part(
-        queries,
-        cache,
-        pages + row * pages_row,
-        kv_head,
-        kv_heads,
-        head_stride,
-        slot_stride,
-        start,
-        end,
-        earlier,
-        position,
-        bits,
-        window,
-        M,
-        SIZE,
-        WIDE,
-        PAGE,
-        BLOCK,
-        TREE,
-        WINDOW,
-        True,
-        WIDEN,
-    )
+        queries, keys_of, values_of, pages, slot_stride, start, end, position, length - fresh, bits,
+        SIZE, PAGE, WINDOW, True,
+    )  # fmt: skip
     place = (token * (kv_heads * GROUP) + head) * parts + number
-    total = tl.where(total == 0.0, 1.0, total)
-    tl.store(sums + place, best + tl.log(total), mask=live)
-    tl.store(
-        out + place[:, None] * SIZE + d[None, :],
-        found / total[:, None],
-        mask=live[:, None] & (d < SIZE)[None, :],
-    )
+    store_part(out, sums, place, live, found, total, best, SIZE)
 
 
 @triton.jit
 def _merge(
-    parts_out: Any,
-    sums: Any,
-    out: Any,
-    parts: Any,
+    parts_out: tl.tensor,
+    sums: tl.tensor,
+    out: tl.tensor,
+    parts: tl.tensor,
     PARTS: tl.constexpr,
     SIZE: tl.constexpr,
     WIDE: tl.constexpr,
@@ -245,7 +134,6 @@ def decode_parts(
     heads, size = q.shape[1:]
     kv_heads = cache.shape[0] // 2
     group = heads // kv_heads
-    tree = rows.visible is not None
     _decode[(rows.first.numel(), kv_heads, number)](
         q,
         cache,
@@ -254,10 +142,10 @@ def decode_parts(
         rows.first,
         rows.count,
         rows.context,
-        rows.first if begin is None else begin,
+        begin,
         rows.pages,
-        rows.visible if tree else rows.first,
-        rows.position if tree else rows.first,
+        rows.visible,
+        rows.position,
         q.stride(0),
         q.stride(1),
         cache.stride(0),
@@ -265,17 +153,12 @@ def decode_parts(
         rows.pages.stride(0),
         part,
         sums.shape[2],
-        rows.window,
         GROUP=group,
         M=power_of_2(rows.most * group, DOT_SIDE),
         SIZE=size,
         WIDE=power_of_2(size, DOT_SIDE),
         PAGE=rows.page,
-        BLOCK=KEYS,
-        TREE=tree,
-        WINDOW=rows.window > 0,
-        SHARED=begin is not None,
-        WIDEN=INTERPRETED,
+        WINDOW=rows.window,
     )
 
 

@@ -10,93 +10,65 @@ Layouts and specification as in `kernels.paged`. Trees (`visible`) are for `page
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.launch import DOT_SIDE, INTERPRETED, power_of_2
+from kernels.attention_tile import attend_part, load_queries
+from kernels.launch import DOT_SIDE, power_of_2
 from kernels.paged import PagedRows
-from kernels.paged_decode import attend_part
 
-# Query heads times tokens in a tile, and keys read at a time.
+# Query heads times tokens in a tile.
 QUERIES = 64
-KEYS = 64
 
 
 @triton.jit
 def _prefill(
-    q: Any,
-    cache: Any,
-    out: Any,
-    tiles: Any,
-    first: Any,
-    count: Any,
-    context: Any,
-    pages: Any,
-    q_token: Any,
-    q_head: Any,
-    head_stride: Any,
-    slot_stride: Any,
-    pages_row: Any,
-    window: Any,
+    q: tl.tensor,
+    cache: tl.tensor,
+    out: tl.tensor,
+    tiles: tl.tensor,
+    first: tl.tensor,
+    count: tl.tensor,
+    context: tl.tensor,
+    pages: tl.tensor,
+    q_token: tl.tensor,
+    q_head: tl.tensor,
+    head_stride: tl.tensor,
+    slot_stride: tl.tensor,
+    pages_row: tl.tensor,
     GROUP: tl.constexpr,
     M: tl.constexpr,
     SIZE: tl.constexpr,
     WIDE: tl.constexpr,
     PAGE: tl.constexpr,
-    BLOCK: tl.constexpr,
     WINDOW: tl.constexpr,
-    WIDEN: tl.constexpr,
 ) -> None:
     tile, kv_head = tl.program_id(0), tl.program_id(1)
     kv_heads = tl.num_programs(1)
-    row = tl.load(tiles + 2 * tile)
-    begin = tl.load(tiles + 2 * tile + 1)
+    row, begin = tl.load(tiles + 2 * tile), tl.load(tiles + 2 * tile + 1)
     fresh = tl.load(count + row)
     earlier = tl.load(context + row) - fresh
+    last = tl.minimum(begin + M // GROUP, fresh)
     m = tl.arange(0, M)
-    query = begin + m // GROUP
-    live = query < tl.minimum(begin + M // GROUP, fresh)
-    token = tl.load(first + row) + query
-    head = kv_head * GROUP + m % GROUP
-    d = tl.arange(0, WIDE)
-    queries = tl.load(
-        q + token[:, None] * q_token + head[:, None] * q_head + d[None, :],
-        mask=live[:, None] & (d < SIZE)[None, :],
-        other=0.0,
-    )
+    query, head = begin + m // GROUP, kv_head * GROUP + m % GROUP
+    live, token = query < last, tl.load(first + row) + query
+    position = tl.where(live, earlier + query, -1)
+    queries = load_queries(q, token, head, live, q_token, q_head, SIZE, WIDE)
+    keys_of = cache + kv_head.to(tl.int64) * head_stride
+    values_of = keys_of + kv_heads.to(tl.int64) * head_stride
+    pages += row * pages_row
     start = 0
     if WINDOW:
-        start = tl.maximum(0, earlier + begin - window + 1)
-    last = tl.minimum(begin + M // GROUP, fresh)
+        start = tl.maximum(0, earlier + begin - WINDOW + 1)
     found, total, _ = attend_part(
-        queries,
-        cache,
-        pages + row * pages_row,
-        kv_head,
-        kv_heads,
-        head_stride,
-        slot_stride,
-        start,
-        earlier + last,
-        earlier,
-        tl.where(live, earlier + query, -1),
-        tl.zeros([M], tl.int64),
-        window,
-        M,
-        SIZE,
-        WIDE,
-        PAGE,
-        BLOCK,
-        False,
-        WINDOW,
-        True,
-        WIDEN,
-    )
-    place = token * (kv_heads * GROUP) + head
+        queries, keys_of, values_of, pages, slot_stride, start, earlier + last, position, earlier, None,
+        SIZE, PAGE, WINDOW, True,
+    )  # fmt: skip
+    place = token.to(tl.int64) * (kv_heads * GROUP) + head
+    d = tl.arange(0, WIDE)
     tl.store(
         out + place[:, None] * SIZE + d[None, :],
         (found / tl.where(total == 0.0, 1.0, total)[:, None]).to(out.dtype.element_ty),
@@ -142,14 +114,11 @@ def paged_prefill(
         cache.stride(0),
         cache.stride(1),
         rows.pages.stride(0),
-        rows.window,
         GROUP=group,
         M=side,
         SIZE=size,
         WIDE=power_of_2(size, DOT_SIDE),
         PAGE=rows.page,
-        BLOCK=KEYS,
-        WINDOW=rows.window > 0,
-        WIDEN=INTERPRETED,
+        WINDOW=rows.window,
     )
     return out

@@ -9,13 +9,11 @@ Specification: `kernels.quantised.quantised_linear`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.launch import DOT_SIDE, INTERPRETED, dot, power_of_2
+from kernels.launch import DOT_SIDE, dot, power_of_2
 from kernels.quantised import Quantised
 
 OUTPUTS = 32
@@ -24,19 +22,18 @@ MOST_ROWS = 8
 
 @triton.jit
 def _quantised(
-    x: Any,
-    weight: Any,
-    scales: Any,
-    out: Any,
-    rows: Any,
-    outputs: Any,
-    inputs: Any,
-    x_row: Any,
+    x: tl.tensor,
+    weight: tl.tensor,
+    scales: tl.tensor,
+    out: tl.tensor,
+    rows: tl.tensor,
+    outputs: tl.tensor,
+    inputs: tl.tensor,
+    x_row: tl.tensor,
     GROUP: tl.constexpr,
     BITS: tl.constexpr,
     ROWS: tl.constexpr,
     OUTPUTS: tl.constexpr,
-    WIDEN: tl.constexpr,
 ) -> None:
     o = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
     r = tl.arange(0, ROWS)
@@ -50,7 +47,7 @@ def _quantised(
             i = group * GROUP + tl.arange(0, GROUP)
             numbers = tl.load(weight + line * inputs + i[None, :], mask=held, other=0)
             values = tl.load(x + r[None, :] * x_row + i[:, None], mask=live, other=0.0)
-            part = dot(numbers.to(tl.float32).to(x.dtype.element_ty), values, WIDEN)
+            part = dot(numbers.to(tl.float32).to(x.dtype.element_ty), values)
         else:
             i = tl.arange(0, GROUP // 2)
             pairs = tl.load(
@@ -61,7 +58,7 @@ def _quantised(
             first = group * GROUP + i[:, None]
             lows = tl.load(x + r[None, :] * x_row + first, mask=live, other=0.0)
             highs = tl.load(x + r[None, :] * x_row + first + GROUP // 2, mask=live, other=0.0)
-            part = dot(low, lows, WIDEN) + dot(high, highs, WIDEN)
+            part = dot(low, lows) + dot(high, highs)
         total += part * scale
     tl.store(out + r[None, :] * outputs + o[:, None], total.to(out.dtype.element_ty), mask=held & live)
 
@@ -86,6 +83,5 @@ def quantised_linear(x: Tensor, weight: Quantised) -> Tensor:
             BITS=weight.bits,
             ROWS=power_of_2(rows, DOT_SIDE),
             OUTPUTS=OUTPUTS,
-            WIDEN=INTERPRETED,
         )
     return out

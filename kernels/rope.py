@@ -10,8 +10,6 @@ head_dim / 2]`, rotary pairs side by side. Sources: Su et al. (2021); norms of q
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -22,17 +20,17 @@ from kernels.launch import power_of_2
 
 @triton.jit
 def _rope_append(
-    mixed: Any,
-    rotation: Any,
-    cache: Any,
-    slots: Any,
-    q_weight: Any,
-    k_weight: Any,
-    eps: Any,
-    token_stride: Any,
-    mixed_head: Any,
-    cache_head: Any,
-    cache_slot: Any,
+    mixed: tl.tensor,
+    rotation: tl.tensor,
+    cache: tl.tensor,
+    slots: tl.tensor,
+    q_weight: tl.tensor,
+    k_weight: tl.tensor,
+    eps: tl.tensor,
+    token_stride: tl.tensor,
+    mixed_head: tl.tensor,
+    cache_head: tl.tensor,
+    cache_slot: tl.tensor,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     SIZE: tl.constexpr,

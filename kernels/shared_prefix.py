@@ -7,89 +7,58 @@ the two are merged by the logarithm of their sums. Sources: Hydragen (Juravsky e
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.launch import DOT_SIDE, INTERPRETED, ceil_to, power_of_2, processors
+from kernels.attention_tile import KEYS, attend_part, load_queries, store_part
+from kernels.launch import DOT_SIDE, ceil_to, power_of_2, processors
 from kernels.paged import PagedRows
-from kernels.paged_decode import KEYS, SHORTEST_PART, attend_part, decode_parts, merge, parts_for
+from kernels.paged_decode import SHORTEST_PART, decode_parts, merge, parts_for
 
 QUERIES = 64
 
 
 @triton.jit
 def _prefix(
-    q: Any,
-    cache: Any,
-    out: Any,
-    sums: Any,
-    pages: Any,
-    tokens: Any,
-    prefix: Any,
-    q_token: Any,
-    q_head: Any,
-    head_stride: Any,
-    slot_stride: Any,
-    part: Any,
-    offset: Any,
-    parts: Any,
+    q: tl.tensor,
+    cache: tl.tensor,
+    out: tl.tensor,
+    sums: tl.tensor,
+    pages: tl.tensor,
+    tokens: tl.tensor,
+    prefix: tl.tensor,
+    q_token: tl.tensor,
+    q_head: tl.tensor,
+    head_stride: tl.tensor,
+    slot_stride: tl.tensor,
+    part: tl.tensor,
+    offset: tl.tensor,
+    parts: tl.tensor,
     GROUP: tl.constexpr,
     M: tl.constexpr,
     SIZE: tl.constexpr,
     WIDE: tl.constexpr,
     PAGE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    WIDEN: tl.constexpr,
 ) -> None:
+    """Part number program_id(2) of the prefix, for M query heads of all rows."""
     kv_head, number = tl.program_id(1), tl.program_id(2)
     kv_heads = tl.num_programs(1)
     m = tl.program_id(0) * M + tl.arange(0, M)
-    token = m // GROUP
+    token, head = m // GROUP, kv_head * GROUP + m % GROUP
     live = token < tokens
-    head = kv_head * GROUP + m % GROUP
-    d = tl.arange(0, WIDE)
-    queries = tl.load(
-        q + token[:, None] * q_token + head[:, None] * q_head + d[None, :],
-        mask=live[:, None] & (d < SIZE)[None, :],
-        other=0.0,
-    )
+    queries = load_queries(q, token, head, live, q_token, q_head, SIZE, WIDE)
+    keys_of = cache + kv_head.to(tl.int64) * head_stride
+    values_of = keys_of + kv_heads.to(tl.int64) * head_stride
     start = number * part
+    end = tl.minimum(start + part, prefix)
+    position = tl.where(live, 0, -1)
     found, total, best = attend_part(
-        queries,
-        cache,
-        pages,
-        kv_head,
-        kv_heads,
-        head_stride,
-        slot_stride,
-        start,
-        tl.minimum(start + part, prefix),
-        0,
-        tl.where(live, 0, -1),
-        tl.zeros([M], tl.int64),
-        0,
-        M,
-        SIZE,
-        WIDE,
-        PAGE,
-        BLOCK,
-        False,
-        False,
-        False,
-        WIDEN,
+        queries, keys_of, values_of, pages, slot_stride, start, end, position, 0, None, SIZE, PAGE, 0, False
     )
     place = (token * (kv_heads * GROUP) + head) * parts + offset + number
-    total = tl.where(total == 0.0, 1.0, total)
-    tl.store(sums + place, best + tl.log(total), mask=live)
-    tl.store(
-        out + place[:, None] * SIZE + d[None, :],
-        found / total[:, None],
-        mask=live[:, None] & (d < SIZE)[None, :],
-    )
+    store_part(out, sums, place, live, found, total, best, SIZE)
 
 
 def shared_prefix_decode(q: Tensor, cache: Tensor, rows: PagedRows, prefix: int) -> Tensor:
@@ -129,7 +98,5 @@ def shared_prefix_decode(q: Tensor, cache: Tensor, rows: PagedRows, prefix: int)
         SIZE=size,
         WIDE=power_of_2(size, DOT_SIDE),
         PAGE=rows.page,
-        BLOCK=KEYS,
-        WIDEN=INTERPRETED,
     )
     return merge(out, sums, q.dtype)
