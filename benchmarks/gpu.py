@@ -1,11 +1,13 @@
 """Everything that needs a GPU in one command: `make bench-gpu`, or `python -m benchmarks.gpu [--dry-run]
-[--json FOLDER]`.
+[--json FOLDER] [--only PART ...]`.
 
-Equality of the kernels, their table, text decoding at Llama-3-8B's shape, preemption beside images of
-SDXL's shape, step caching: under nine minutes on a bare machine with torch 2.11 or newer, triton and Python
-3.12. A part whose libraries are absent says so and is skipped. Writes `gpu-NAME.json` and
-`kernels-NAME.json`, which switches on the kernels that pay (`kernels.timings`). `--dry-run` runs all parts
-on the CPU, tiny, with interpreted kernels: its times mean nothing, and it writes only where it is told to.
+Under nine minutes on a bare machine with torch 2.11 or newer (numpy beside it) and triton, Python 3.12. Each
+part runs in processes of its own with a budget of time (`gpu_parts`): what fails or ends the process costs
+one item of it, the next process goes on behind that, and all that was found is on disk after every part.
+Writes `gpu-NAME.json`, and `kernels-NAME.json` with the timings of the kernels that are equal to their
+specifications: that file, committed, switches on those that pay (`kernels.timings`). `--dry-run` runs all
+parts on the CPU, tiny, with interpreted kernels: its times mean nothing, and it writes only where it is told
+to.
 """
 
 from __future__ import annotations
@@ -15,114 +17,120 @@ import importlib.util
 import json
 import os
 import re
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-Part = Callable[[dict[str, Any]], dict[str, Any]]
+# Seconds that each part may take; what is left over goes to nobody.
+BUDGETS_S = {
+    "compile": 50.0,
+    "equality": 75.0,
+    "kernels": 60.0,
+    "text": 90.0,
+    "preemption": 100.0,
+    "step_cache": 60.0,
+    "compiled": 75.0,
+}
+Found = dict[str, dict[str, Any]]
 
 
-def parts(device: torch.device, *, tiny: bool) -> dict[str, Part]:
-    """By name; each gets what the ones before it found, and imports what it needs itself."""
-    dtype = torch.float32 if tiny else torch.bfloat16
+def run(name: str, budget_s: float, *, dry: bool) -> dict[str, Any]:
+    """What the part found: {"items": {item: ...}, ...}. A process that ends early marks the item it was at
+    as broken, and another one takes the rest, until the budget is spent."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        book, log = Path(folder) / "book.json", Path(folder) / "log"
+        while True:
+            left_s = budget_s - (time.monotonic() - began)
+            before = _read(book).get("items", {})
+            why = _process(name, book, log, left_s, dry=dry)
+            body = _read(book)
+            if why is None:
+                break
+            at = body.get("now") or "start"
+            print(f"  broken: {at}: {why}", flush=True)
+            body.setdefault("items", {})[at] = {"broken": why}
+            book.write_text(json.dumps(body))
+            if why.startswith("ran out") or len(body["items"]) == len(before):
+                break
+    body.pop("now", None)
+    return body | {"seconds": round(time.monotonic() - began, 1)}
 
-    def equality(_: dict[str, Any]) -> dict[str, Any]:
-        from benchmarks.gpu_equality import measure
 
-        return measure(device, tiny=tiny)
+def _process(name: str, book: Path, log: Path, left_s: float, *, dry: bool) -> str | None:
+    """One attempt; None where it came to its end, else why not."""
+    command = [sys.executable, "-m", "benchmarks.gpu_parts", name, str(book), *(["--tiny"] if dry else [])]
+    environment = dict(os.environ)
+    if dry and name != "compile":
+        environment["TRITON_INTERPRET"] = "1"
+    with log.open("w") as errors:
+        child = subprocess.Popen(command, stderr=errors, env=environment)
+        try:
+            code = child.wait(max(0.1, left_s))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            return f"ran out of its {left_s:.0f} s"
+    if code == 0:
+        return None
+    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"exit code {code}: " + " | ".join(said[-4:])[-1500:]
 
-    def kernels(_: dict[str, Any]) -> dict[str, Any]:
-        from benchmarks import kernels as table
 
-        return table.interpreted() if tiny else table.measured(compiled=True)
+def _read(book: Path) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(book.read_text()) if book.exists() else {}
+    return body
 
-    def text(found: dict[str, Any]) -> dict[str, Any]:
-        from benchmarks.gpu_text import measure
-        from benchmarks.llama import LLAMA_3_8B, TINY
 
-        if tiny:
-            return measure(TINY, device, dtype, ((1, 8),), 1e9, steps=1, warm=0)
-        limit = found["kernels"].get("limits", {}).get("bytes_per_s", 1e12)
-        return measure(LLAMA_3_8B, device, dtype, ((1, 1024), (8, 1024), (32, 1024)), limit)
+def broken(found: Found) -> list[str]:
+    """The items that did not come to their end, by part."""
+    return [
+        f"{part}: {item}"
+        for part, body in found.items()
+        for item, value in body.get("items", {}).items()
+        if "broken" in value
+    ]
 
-    def preemption(_: dict[str, Any]) -> dict[str, Any]:
-        from benchmarks.gpu_preemption import measure
-        from benchmarks.llama import LLAMA_3_8B, TINY
-        from benchmarks.sdxl_shape import SDXL
-        from benchmarks.sdxl_shape import TINY as TINY_UNET
 
-        if tiny:
-            return measure(
-                TINY, TINY_UNET, device, dtype, prompts=(20, 90), count=6, steps=2, promised_ms=25.0
-            )
-        return measure(
-            LLAMA_3_8B, SDXL, device, dtype, prompts=(512, 4096), count=60, steps=10, promised_ms=10.0
-        )
+def different(found: Found) -> list[str]:
+    """The kernels that are not known to be equal to their specifications."""
+    body = found.get("equality", {})
+    wanted, items = body.get("planned", []), body.get("items", {})
+    unequal = {name.split(",")[0] for name in wanted if not items.get(name, {}).get("equal")}
+    return sorted(unequal | ({"add_rms_norm"} if "rms_norm" in unequal else set()))
 
-    def step_cache(_: dict[str, Any]) -> dict[str, Any]:
-        from benchmarks.gpu_images import measure
-        from benchmarks.sdxl_shape import SDXL, TINY
 
-        if tiny:
-            return measure(TINY, device, dtype, rows=1, rounds=1, warm=0)
-        return measure(SDXL, device, dtype, rows=2, rounds=3)
-
-    return {
-        "equality": equality,
-        "kernels": kernels,
-        "text": text,
-        "preemption": preemption,
-        "step_cache": step_cache,
+def write(folder: Path, found: Found, command: str) -> None:
+    """`gpu-NAME.json`, and `kernels-NAME.json` where kernels were timed."""
+    told = next((body["hardware"] for body in found.values() if "hardware" in body), None)
+    if told is None:
+        return
+    head = {"device": told["device"], "hardware": told, "command": command}
+    parts = {
+        name: {k: v for k, v in body.items() if k not in ("hardware", "planned")}
+        for name, body in found.items()
     }
-
-
-def run(chosen: dict[str, Part]) -> dict[str, Any]:
-    """All parts; what one lacks or fails at is written down, and the others go on."""
-    found: dict[str, Any] = {}
-    with torch.inference_mode():
-        for name, part in chosen.items():
-            print(f"{name}:", flush=True)
-            began = time.perf_counter()
-            try:
-                found[name] = part(found)
-            except ImportError as error:
-                found[name] = {"skipped": f"{error.name or error} is absent"}
-                print(f"  skipped: {found[name]['skipped']}")
-            except (AssertionError, RuntimeError) as error:
-                found[name] = {"broken": repr(error)[:2000]}
-                print(f"  broken: {found[name]['broken']}")
-            found[name]["seconds"] = round(time.perf_counter() - began, 1)
-            print(f"  {found[name]['seconds']} s", flush=True)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-    return found
-
-
-def sound(found: dict[str, Any]) -> bool:
-    """Nothing is broken and every kernel equals its specification."""
-    return not any("broken" in part for part in found.values()) and not found["equality"].get("failed")
-
-
-def write(folder: Path, name: str, found: dict[str, Any]) -> None:
-    """`gpu-NAME.json`, and `kernels-NAME.json` where kernels were timed and all are equal to their
-    specifications."""
-    from benchmarks.stats import machine
-
-    described = machine()
-    head = {"device": name, "hardware": described, "command": described["command"]}
     folder.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    (folder / f"gpu-{slug}.json").write_text(
-        json.dumps({"name": "gpu"} | head | {"parts": found}, indent=1) + "\n"
-    )
-    if found["kernels"].get("timings") and sound(found):
-        body = {"name": "kernels"} | head | found["kernels"]
-        (folder / f"kernels-{slug}.json").write_text(json.dumps(body, indent=1) + "\n")
+    slug = re.sub(r"[^a-z0-9]+", "-", str(told["device"]).lower()).strip("-")
+    _dump(folder / f"gpu-{slug}.json", {"name": "gpu"} | head | {"parts": parts})
+    if "equality" not in found or not found["equality"].get("planned"):
+        return
+    off = different(found)
+    rows = [row for row in found.get("kernels", {}).get("items", {}).values() if "microseconds" in row]
+    equal = [row for row in rows if row["kernel"] not in off]
+    if equal:
+        body = {"limits": found["kernels"]["limits"], "unequal": off, "timings": equal}
+        _dump(folder / f"kernels-{slug}.json", {"name": "kernels"} | head | body)
+
+
+def _dump(path: Path, body: dict[str, Any]) -> None:
+    path.write_text(json.dumps(body, indent=1) + "\n")
 
 
 def main() -> None:
@@ -130,20 +138,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dry-run", action="store_true", help="tiny, on the CPU, with interpreted kernels")
     parser.add_argument("--json", type=Path, help="the folder to write to")
+    parser.add_argument("--only", nargs="+", choices=list(BUDGETS_S), help="these parts alone")
     options = parser.parse_args()
     if importlib.util.find_spec("triton") is None:
         sys.exit("Triton is not installed: nothing can be measured.")
-    if options.dry_run:
-        os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
-        torch.set_num_threads(1)
-    elif not torch.cuda.is_available():
+    if not options.dry_run and not torch.cuda.is_available():
         sys.exit("There is no GPU here. `--dry-run` runs all parts on the CPU.")
-    device = torch.device("cpu" if options.dry_run else "cuda")
-    found = run(parts(device, tiny=options.dry_run))
     folder = options.json or (None if options.dry_run else RESULTS)
-    if folder is not None:
-        write(folder, "dry run" if options.dry_run else torch.cuda.get_device_name(), found)
-    sys.exit(not sound(found))
+    command = " ".join(["python -m benchmarks.gpu", *sys.argv[1:]]) if options.dry_run else "make bench-gpu"
+    found: Found = {}
+    for name in options.only or BUDGETS_S:
+        print(f"{name}:", flush=True)
+        found[name] = run(name, BUDGETS_S[name], dry=options.dry_run)
+        print(f"  {found[name]['seconds']} s", flush=True)
+        if folder is not None:
+            write(folder, found, command)
+    failures = broken(found) + [f"not equal: {kernel}" for kernel in different(found)]
+    print("\n".join(["", *failures]) if failures else "all parts came to their end, all kernels are equal")
+    sys.exit(bool(failures))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from benchmarks import kernel_checks as checks
+from benchmarks.gpu_book import Book
 from benchmarks.kernel_checks import Heads, Rig, poisoned_memory, rig
 from kernels.sampling import RowSampling
 
 SMALL, REAL = Heads(6, 2, 12), Heads(32, 8, 128)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 Check = Callable[[Rig], None]
 
 
@@ -62,17 +64,26 @@ def real() -> dict[str, Check]:
     }
 
 
-def measure(device: torch.device, *, tiny: bool) -> dict[str, Any]:
-    """{"passed": number, "failed": {check: message}} over fp32, bf16 and fp16."""
-    passed, failed = 0, {}
-    for name, check in (edges() if tiny else edges() | real()).items():
-        for dtype in (torch.float32, torch.bfloat16, torch.float16):
-            try:
-                with poisoned_memory():
-                    check(rig(str(device), dtype))
-                passed += 1
-            except (AssertionError, RuntimeError) as error:
-                failed[f"{name}, {dtype}"] = str(error)[:500]
-                print(f"  differs: {name}, {dtype}: {str(error)[:200]}")
-    print(f"  {passed} equal, {len(failed)} not")
-    return {"passed": passed, "failed": failed}
+def measure(book: Book, device: torch.device, *, tiny: bool) -> None:
+    """Items: each check in each dtype, {"equal": bool, "why": message}."""
+    checks = edges() if tiny else edges() | real()
+    planned = {
+        f"{name}, {str(dtype).removeprefix('torch.')}": (check, dtype)
+        for name, check in checks.items()
+        for dtype in DTYPES
+    }
+    book.put(planned=list(planned))
+    for name, (check, dtype) in planned.items():
+        book.item(name, lambda check=check, dtype=dtype: _outcome(check, rig(str(device), dtype)))  # type: ignore[misc]
+    failed = [name for name, item in book.items.items() if not item.get("equal")]
+    print(f"  {len(book.items) - len(failed)} equal, {len(failed)} not")
+
+
+def _outcome(check: Check, rig: Rig) -> dict[str, Any]:
+    try:
+        with poisoned_memory():
+            check(rig)
+    except AssertionError as error:
+        print(f"  differs: {str(error)[:300]}")
+        return {"equal": False, "why": str(error)[:500]}
+    return {"equal": True}

@@ -4,11 +4,11 @@ and whole loops at several intervals."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.gpu_book import Book
 from benchmarks.gpu_text import alternated
 from benchmarks.sdxl_shape import Shape, evaluated, shaped_unet
 from kernels import latent_step
@@ -19,28 +19,37 @@ KERNELS = ("group_norm_silu", "latent_step")
 
 
 def measure(
-    shape: Shape, device: torch.device, dtype: torch.dtype, rows: int, rounds: int, warm: int = 1
-) -> dict[str, Any]:
-    """Milliseconds of an evaluation of `rows` guided images, of a predicted step, and of a step on average
-    where every second or third is evaluated."""
+    book: Book,
+    shape: Shape,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    rows: int,
+    rounds: int,
+    warm: int = 1,
+    steps: int = 6,
+) -> None:
+    """Items, in milliseconds: an evaluation of `rows` guided images with and without its kernel, a predicted
+    step likewise, and a step on average where every, every second or every third one is evaluated."""
     unet = shaped_unet(shape, dtype, device)
+    book.put(rows=rows, parameters=sum(each.numel() for each in unet.parameters()))
     state = Latents(rows, shape, device, dtype)
 
     def evaluate() -> None:
         state.keep(evaluated(unet.steps(*state.inputs())))
 
-    calls: dict[str, Callable[[], object]] = {
-        "evaluation, plain torch": on(evaluate),
-        "evaluation, kernels": on(evaluate, *KERNELS),
-        "predicted step, plain torch": on(state.predict),
-        "predicted step, kernels": on(state.predict, *KERNELS),
-    }
-    found = alternated(calls, device, rounds, warm)
-    for interval in (1, 2, 3):
-        loop = {"loop": on(looped(state, evaluate, interval, 6), *KERNELS)}
-        found[f"step at interval {interval}"] = alternated(loop, device, rounds, warm)["loop"] / 6
-    print("  ms: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
-    return found | {"rows": rows, "parameters": sum(each.numel() for each in unet.parameters())}
+    def timed(name: str, calls: dict[str, Callable[[], object]], steps: int = 1) -> None:
+        def one() -> dict[str, float]:
+            found = {key: ms / steps for key, ms in alternated(calls, device, rounds, warm).items()}
+            print(f"  {name}, ms: " + ", ".join(f"{key} {ms:.3f}" for key, ms in found.items()), flush=True)
+            return found
+
+        book.item(name, one)
+
+    timed("evaluation", {"plain torch": on(evaluate), "kernel": on(evaluate, "group_norm_silu")})
+    timed("predicted step", {"plain torch": on(state.predict), "kernel": on(state.predict, "latent_step")})
+    loops = {f"interval {n}": on(looped(state, evaluate, n, steps), *KERNELS) for n in (1, 2, 3)}
+    timed("step of a loop", loops, steps)
 
 
 class Latents:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
+from benchmarks.gpu_book import Book
 from benchmarks.llama import computed, packed, random_decoder
 from kernels import RowSampling, draw
 from kernels.timings import forced
@@ -20,6 +20,7 @@ KERNELS = ("paged_decode", "rms_norm", "add_rms_norm", "rope_append", "gate_mult
 
 
 def measure(
+    book: Book,
     config: ModelConfig,
     device: torch.device,
     dtype: torch.dtype,
@@ -27,32 +28,30 @@ def measure(
     bytes_per_s: float,
     steps: int = STEPS,
     warm: int = 1,
-) -> dict[str, Any]:
-    """Milliseconds of a decode step of (rows, context), sampling included; `bound_ms`: reading weights and
-    KV once at `bytes_per_s`."""
+) -> None:
+    """Items, by (rows, context): milliseconds of a decode step, sampling included; `bound_ms`: reading
+    weights and KV once at `bytes_per_s`."""
     decoder = random_decoder(config, dtype, device)
     arms = {"plain torch": (), "all kernels": KERNELS}
     arms |= {f"without {name}": tuple(k for k in KERNELS if k != name) for name in KERNELS}
-    found: dict[str, Any] = {}
-    for rows, context in batches:
-        slots = rows * (-(-context // 16)) * 16
-        cache = decoder.new_cache(slots)
+
+    def one(rows: int, context: int) -> dict[str, float]:
+        cache = decoder.new_cache(rows * (-(-context // 16)) * 16)
         for layer in cache:
             layer.normal_()
-        read = (
-            weight_bytes(decoder)
-            + 2 * rows * context * config.kv_heads * config.head_dim * config.layers * dtype.itemsize
-        )
-        row = {"bound_ms": read / bytes_per_s * 1e3}
+        kv = 2 * rows * context * config.kv_heads * config.head_dim * config.layers * dtype.itemsize
         calls = {name: one_step(decoder, cache, rows, context, on) for name, on in arms.items()}
+        row = {"bound_ms": (weight_bytes(decoder) + kv) / bytes_per_s * 1e3}
         row |= alternated(calls, device, steps, warm)
         if device.type == "cuda":
             with forced(*KERNELS):
                 row["all kernels, captured"] = captured(decoder, cache, rows, context, steps)
-        found[f"{rows} rows, {context} tokens"] = row
         times = ", ".join(f"{name} {value:.2f}" for name, value in row.items())
-        print(f"  {rows} rows, {context} tokens, ms a step: {times}")
-    return found
+        print(f"  {rows} rows, {context} tokens, ms a step: {times}", flush=True)
+        return row
+
+    for rows, context in batches:
+        book.item(f"{rows} rows, {context} tokens", lambda a=rows, b=context: one(a, b))  # type: ignore[misc]
 
 
 def weight_bytes(decoder: Decoder) -> int:

@@ -25,12 +25,14 @@ Call = Callable[[], object]
 @dataclass(frozen=True, slots=True)
 class Calls:
     """The same work: by Triton, by plain torch, and by `peers`, which may get their inputs in an order of
-    their own. `compilable`: torch.compile is tried on the plain torch."""
+    their own. `compiled`: makes peers that are compiled first. `compilable`: torch.compile is tried on the
+    plain torch."""
 
     triton: Call
     torch: Call
     peers: dict[str, Call] = field(default_factory=dict)
     compilable: bool = True
+    compiled: dict[str, Callable[[], Call]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +157,10 @@ def paged_decode(rows: int, context: int, heads: Heads, item: int) -> Case:
         q, cache, pages = paged_inputs(device, dtype, heads, [1] * rows, [context] * rows)
         table = paged_rows(range(rows), [1] * rows, [context] * rows, pages, PAGE, device)
         plan = reference.plan_attention(spans([1] * rows, [context] * rows, pages), cache)
-        peers = dense_peers(q, cache, pages, rows, 1, context)
         return Calls(
-            lambda: fast(q, cache, table), lambda: reference.attend(q, cache, plan), peers, compilable=False
+            lambda: fast(q, cache, table),
+            lambda: reference.attend(q, cache, plan),
+            *dense_peers(q, cache, pages, rows, 1, context),
         )
 
     kv = rows * context * 2 * heads.kv * heads.size
@@ -178,8 +181,7 @@ def shared_prefix(rows: int, prefix: int, own: int, heads: Heads, item: int) -> 
         return Calls(
             lambda: shared_prefix_decode(q, cache, table, prefix),
             lambda: apart(q, cache, table),
-            dense_peers(q, cache, pages, rows, 1, context),
-            compilable=False,
+            *dense_peers(q, cache, pages, rows, 1, context),
         )
 
     kv = (prefix + rows * own) * 2 * heads.kv * heads.size
@@ -202,8 +204,7 @@ def paged_prefill(rows: int, fresh: int, context: int, heads: Heads, item: int) 
         return Calls(
             lambda: fast(q, cache, table, tiles, side),
             lambda: reference.attend(q, cache, plan),
-            dense_peers(q, cache, pages, rows, fresh, context),
-            compilable=False,
+            *dense_peers(q, cache, pages, rows, fresh, context),
         )
 
     seen = rows * (fresh * (context - fresh) + fresh * (fresh + 1) // 2)
@@ -239,9 +240,9 @@ def spans(counts: list[int], contexts: list[int], pages: list[list[int]]) -> lis
 
 def dense_peers(
     q: Tensor, cache: Tensor, pages: list[list[int]], rows: int, fresh: int, context: int
-) -> dict[str, Call]:
-    """SDPA and FlexAttention over keys and values that were gathered beforehand, which costs them nothing
-    here."""
+) -> tuple[dict[str, Call], bool, dict[str, Callable[[], Call]]]:
+    """(peers, compilable, compiled) of `Calls`: SDPA and FlexAttention over keys and values that were gathered
+    beforehand, which costs them nothing here."""
     slots = torch.tensor([[page * PAGE + i for page in row for i in range(PAGE)][:context] for row in pages])
     keys, values = cache[:, slots.to(q.device)].transpose(0, 1).contiguous().chunk(2, dim=1)
     queries = q.view(rows, fresh, *q.shape[1:]).transpose(1, 2).contiguous()
@@ -252,9 +253,7 @@ def dense_peers(
     def sdpa() -> Tensor:
         return F.scaled_dot_product_attention(queries, keys, values, mask, scale=1.0, enable_gqa=True)
 
-    if q.device.type != "cuda":
-        return {"sdpa": sdpa}
-    return {"sdpa": sdpa, "flex": _flex(queries, keys, values, earlier)}
+    return {"sdpa": sdpa}, False, {"flex": lambda: _flex(queries, keys, values, earlier)}
 
 
 def _flex(queries: Tensor, keys: Tensor, values: Tensor, earlier: int) -> Call:

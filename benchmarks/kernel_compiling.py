@@ -8,19 +8,25 @@ does not fit, registers that spill.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
+
+from benchmarks.gpu_book import Book
 
 # Shared memory of one block, bytes: of compute capability 9.0 (H100, H200).
 SHARED_MEMORY = 227 << 10
@@ -37,6 +43,49 @@ class Binary:
     spilled: int
     shared: int
     threads: int
+
+
+def compile_in_parallel(book: Book, capability: int, *, tiny: bool) -> None:
+    """Every launch of the checks and of the table into Triton's cache, from as many processes as there are
+    cores. Items: the binaries of each check and case in each dtype, or what the compiler said."""
+    from benchmarks.gpu_equality import DTYPES, edges, real
+    from benchmarks.kernel_cases import cases
+
+    checks = list(edges()) if tiny else [*edges(), *real()]
+    wanted = [(name, dtype) for name in checks for dtype in (DTYPES[:1] if tiny else DTYPES)]
+    if not tiny:
+        wanted += [(case.kernel + ", timed", torch.bfloat16) for case in cases(2, tiny=False)]
+    workers = 2 if tiny else os.cpu_count()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs = {
+            pool.submit(_binaries, name, dtype, capability): f"{name}, {dtype}"
+            for name, dtype in dict.fromkeys(wanted)
+        }
+        for job in as_completed(jobs):
+            error = job.exception()
+            book.items[jobs[job]] = job.result() if error is None else {"broken": repr(error)[:1500]}
+    every = [each for item in book.items.values() for each in item.get("binaries", ())]
+    spilling = sorted({each["kernel"] for each in every if each["spilled"]})
+    book.put(spilling=spilling)
+    print(f"  {len(every)} binaries for sm_{capability}; registers spill in: {', '.join(spilling) or 'none'}")
+
+
+def _binaries(name: str, dtype: torch.dtype, capability: int) -> dict[str, Any]:
+    """What one check, or the cases of one kernel, launch."""
+    from benchmarks.gpu_equality import edges, real
+    from benchmarks.kernel_cases import cases
+    from benchmarks.kernel_checks import rig
+
+    torch.set_num_threads(1)
+    with compiled_only(capability) as found, torch.inference_mode():
+        if name.endswith(", timed"):
+            for case in cases(dtype.itemsize, tiny=False):
+                if case.kernel == name.removesuffix(", timed"):
+                    case.make(torch.device("meta"), dtype).triton()
+        else:
+            with suppress(AssertionError):  # nothing ran, so nothing is equal
+                (edges() | real())[name](rig("cpu", dtype))
+    return {"binaries": [asdict(each) for each in found.values()]}
 
 
 @contextmanager

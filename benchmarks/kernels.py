@@ -1,24 +1,26 @@
-"""The Triton kernels beside what would run without them: `python -m benchmarks.kernels [--quick] [--json
-FILE]`.
+"""The Triton kernels beside what would run without them: `python -m benchmarks.kernels [--json PLACE]`.
 
-On a GPU: microseconds of the kernel, of plain torch, of compiled torch, of SDPA and FlexAttention,
-alternating, with cold caches; achieved bandwidth or operations beside the limit that was measured in the
-same run. The JSON is what `kernels.timings` reads: committed under `benchmarks/results/kernels-NAME.json`
-it switches on what pays. Without a GPU: bytes and operations as counted, and that nothing was timed.
+On a GPU this is `python -m benchmarks.gpu --only equality kernels compiled`: microseconds of the kernel, of
+plain torch, of compiled torch, of SDPA and FlexAttention, alternating, with cold caches; achieved bandwidth
+or operations beside the limit that was measured in the same run. Without a GPU: bytes and operations as
+counted, what each launch compiles to for an H100 or H200, and that nothing was timed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.gpu_book import Book
 from benchmarks.gpu_timing import Time, alternated, bandwidth, flops
 from benchmarks.kernel_cases import Case, cases
-from benchmarks.stats import machine
 
 DTYPE = torch.bfloat16
 
@@ -31,47 +33,52 @@ def counted() -> list[dict[str, Any]]:
         each = case.flops / case.bytes
         print(f"{case.kernel:20} {case.shape:32} {case.bytes:12,} {case.flops:14,} {each:7.1f}")
         rows.append({"kernel": case.kernel, "shape": case.shape, "bytes": case.bytes, "flops": case.flops})
-    print("There is no GPU here: nothing was timed.")
     return rows
 
 
-def measured(*, compiled: bool) -> dict[str, Any]:
-    """All cases on the GPU, printed as they come. `compiled`: torch.compile too, which takes a minute."""
-    limits = {"bytes_per_s": bandwidth(), "flops_per_s": flops(DTYPE)}
-    device = torch.device("cuda")
-    print(f"{torch.cuda.get_device_name()}: {limits['bytes_per_s'] / 1e12:.2f} TB/s copied, ", end="")
-    print(f"{limits['flops_per_s'] / 1e12:.0f} TFLOP/s {DTYPE} products")
-    rows = []
-    with torch.inference_mode():
+def binaries() -> list[dict[str, Any]]:
+    """One row a binary of the cases, in bfloat16."""
+    from benchmarks.kernel_compiling import compiled_only
+
+    with compiled_only() as found, torch.inference_mode():
         for case in cases(DTYPE.itemsize, tiny=False):
-            rows.append(one(case, device, limits, compiled=compiled))
-            torch.cuda.empty_cache()
-    return {"device": torch.cuda.get_device_name(), "limits": limits, "timings": rows}
+            case.make(torch.device("meta"), DTYPE).triton()
+    print(f"\n{'sm_90':20} {'registers':>9} {'spilled':>8} {'shared memory':>14} {'threads':>8}")
+    for each in found.values():
+        print(f"{each.kernel:20} {each.registers:9} {each.spilled:8} {each.shared:14,} {each.threads:8}")
+    return [asdict(each) for each in found.values()]
 
 
-def interpreted() -> dict[str, Any]:
+def measured(book: Book) -> None:
+    """All cases on the GPU, printed as they come: kernel, plain torch, SDPA. Items: rows that
+    `kernels.timings` reads."""
+    limits = {"bytes_per_s": bandwidth(), "flops_per_s": flops(DTYPE)}
+    book.put(limits=limits)
+    print(f"  {torch.cuda.get_device_name()}: {limits['bytes_per_s'] / 1e12:.2f} TB/s copied, ", end="")
+    print(f"{limits['flops_per_s'] / 1e12:.0f} TFLOP/s {DTYPE} products")
+    for case in cases(DTYPE.itemsize, tiny=False):
+        book.item(f"{case.kernel}, {case.shape}", lambda case=case: one(case, limits))  # type: ignore[misc]
+        torch.cuda.empty_cache()
+
+
+def interpreted(book: Book) -> None:
     """Every tiny case once by Triton's interpreter and by torch: that they run, and nothing about time."""
-    device, rows = torch.device("cpu"), []
     for case in cases(torch.float32.itemsize, tiny=True):
-        calls = case.make(device, torch.float32)
+        calls = case.make(torch.device("cpu"), torch.float32)
         for call in (calls.triton, calls.torch, *calls.peers.values()):
             call()
-        rows.append(case.kernel)
-    print(f"  {len(rows)} cases ran; nothing was timed")
-    return {"ran": rows, "timings": []}
+        book.item(f"{case.kernel}, {case.shape}", dict)
+    print(f"  {len(book.items)} cases ran; nothing was timed")
 
 
-def one(case: Case, device: torch.device, limits: dict[str, float], *, compiled: bool) -> dict[str, Any]:
+def one(case: Case, limits: dict[str, float]) -> dict[str, Any]:
     """The row of one case. `otherwise` is plain torch: what dispatch would take."""
-    calls = case.make(device, DTYPE)
-    timed = {"triton": calls.triton, "torch": calls.torch, **calls.peers}
-    if compiled and calls.compilable:
-        timed["compiled"] = torch.compile(calls.torch)
-    times = alternated(timed)
+    calls = case.make(torch.device("cuda"), DTYPE)
+    times = alternated({"triton": calls.triton, "torch": calls.torch, **calls.peers})
     ours = times["triton"].device * 1e-6
     shares = case.bytes / ours / limits["bytes_per_s"], case.flops / ours / limits["flops_per_s"]
     reached = f"{shares[0]:.0%} of bandwidth, {shares[1]:.0%} of FLOP/s"
-    print(f"{case.kernel:20} {case.shape:32} {_listed(times)}  {reached}")
+    print(f"  {case.kernel:20} {case.shape:32} {_listed(times)}  {reached}", flush=True)
     return {
         "kernel": case.kernel,
         "shape": case.shape,
@@ -79,8 +86,7 @@ def one(case: Case, device: torch.device, limits: dict[str, float], *, compiled:
         "size": case.size,
         "microseconds": times["triton"].cost,
         "otherwise": times["torch"].cost,
-        "device_microseconds": {name: time.device for name, time in times.items()},
-        "host_microseconds": {name: time.host for name, time in times.items()},
+        **_by_name(times),
         "bytes": case.bytes,
         "flops": case.flops,
         "share_of_bandwidth": shares[0],
@@ -88,29 +94,54 @@ def one(case: Case, device: torch.device, limits: dict[str, float], *, compiled:
     }
 
 
+def beside_compiled(book: Book) -> None:
+    """The kernels beside compiled torch and FlexAttention, which take seconds each to compile."""
+    for case in cases(DTYPE.itemsize, tiny=False):
+        book.item(f"{case.kernel}, {case.shape}", lambda case=case: _compiled(case))  # type: ignore[misc]
+        torch.compiler.reset()
+        torch.cuda.empty_cache()
+
+
+def _compiled(case: Case) -> dict[str, Any]:
+    calls = case.make(torch.device("cuda"), DTYPE)
+    peers = {name: make() for name, make in calls.compiled.items()}
+    if calls.compilable:
+        peers["compiled"] = torch.compile(calls.torch)
+    if not peers:
+        return {}
+    times = alternated({"triton": calls.triton, **peers})
+    print(f"  {case.kernel:20} {case.shape:32} {_listed(times)}", flush=True)
+    return _by_name(times)
+
+
+def _by_name(times: dict[str, Time]) -> dict[str, Any]:
+    return {
+        "device_microseconds": {name: time.device for name, time in times.items()},
+        "host_microseconds": {name: time.host for name, time in times.items()},
+    }
+
+
 def _listed(times: dict[str, Time]) -> str:
     return "  ".join(f"{name} {time.device:.1f}" for name, time in times.items())
-
-
-def write(path: Path, body: dict[str, Any]) -> None:
-    """With hardware, versions and command."""
-    described = machine()
-    whole = {"name": "kernels", "hardware": described, "command": described["command"]} | body
-    path.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="without compiled torch")
-    parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--json", type=Path, help="on a GPU the folder to write to, else the file")
     options = parser.parse_args()
     if torch.cuda.is_available():
-        body = measured(compiled=not options.quick)
-    else:
-        body = {"device": "none", "counted": counted(), "timings": []}
+        from benchmarks import gpu
+
+        sys.argv[1:] += ["--only", "equality", "kernels", "compiled"]
+        gpu.main()
+        return
+    body: dict[str, Any] = {"name": "kernels", "device": "none", "counted": counted(), "timings": []}
+    if importlib.util.find_spec("triton") is not None:
+        body["binaries"] = binaries()
+    print("There is no GPU here: nothing was timed.")
     if options.json:
-        write(options.json, body)
+        options.json.write_text(json.dumps(body, indent=1) + "\n")
 
 
 if __name__ == "__main__":

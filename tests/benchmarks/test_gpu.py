@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu, kernels
+from benchmarks import bare, gpu, gpu_parts, kernels
+from benchmarks.gpu_book import Book
 from benchmarks.kernel_cases import cases
 from benchmarks.sdxl_shape import SDXL, TINY, ShapedUNet, evaluated, shaped_unet
 from kernels.timings import read
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("equality", "kernels", "text", "preemption", "step_cache")
 
 
 @pytest.fixture
@@ -31,44 +31,97 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_a_part_that_lacks_a_library_or_breaks_leaves_the_others(tmp_path: Path) -> None:
-    def lacking(_: dict[str, Any]) -> dict[str, Any]:
-        raise ModuleNotFoundError("No module named 'diffusers'", name="diffusers")
+def test_what_ends_a_process_costs_one_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process dies at "b"; the second finds a and b there, and makes c."""
 
-    def breaking(_: dict[str, Any]) -> dict[str, Any]:
-        raise RuntimeError("out of memory")
+    def process(_name: str, place: Path, _log: Path, left_s: float, *, dry: bool) -> str | None:
+        book = Book(place)
+        for item in ("a", "b", "c"):
+            if item == "b" and item not in book.items:
+                book.put(now="b")
+                return "exit code -11: "
+            book.item(item, lambda: {"made": len(book.items)})
+        return None
 
-    def working(found: dict[str, Any]) -> dict[str, Any]:
-        return {"before": list(found), "failed": {}, "timings": [1]}
-
-    found = gpu.run({"a": lacking, "b": breaking, "equality": working, "kernels": working})
-    assert found["a"]["skipped"] == "diffusers is absent"
-    assert "out of memory" in found["b"]["broken"]
-    assert found["equality"]["before"] == ["a", "b"]
-    assert not gpu.sound(found)
-    gpu.write(tmp_path, "NVIDIA H200", found)
-    assert [path.name for path in tmp_path.iterdir()] == ["gpu-nvidia-h200.json"]
+    monkeypatch.setattr(gpu, "_process", process)
+    found = gpu.run("text", 9.0, dry=True)
+    assert found["items"] == {"a": {"made": 0}, "b": {"broken": "exit code -11: "}, "c": {"made": 2}}
+    assert gpu.broken({"text": found}) == ["text: b"]
 
 
-def test_timings_are_written_only_where_all_kernels_are_equal(tmp_path: Path) -> None:
-    row = {"kernel": "rms_norm", "dtype": "bfloat16", "size": 8, "microseconds": 4.0, "otherwise": 5.0}
-    failures: dict[str, dict[str, str]] = {"Good": {}, "Bad": {"rms_norm": "differs"}}
-    for name, failed in failures.items():
-        gpu.write(tmp_path, name, {"equality": {"failed": failed}, "kernels": {"timings": [row]}})
-    assert [timing.device for timing in read(tmp_path)] == ["Good"]
+@pytest.mark.parametrize("why", ["exit code 1: ImportError", "ran out of its 9 s"])
+def test_a_part_that_never_begins_ends(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = [why, why, "not asked again"]
+    monkeypatch.setattr(gpu, "_process", lambda *_args, dry: reasons.pop(0))
+    assert gpu.run("text", 9.0, dry=True)["items"] == {"start": {"broken": why}}
+    assert reasons[-1] == "not asked again"
+
+
+def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
+    """There is no such part; and one that takes too long is stopped."""
+    why = gpu._process("nothing", tmp_path / "book", tmp_path / "log", 60.0, dry=True)
+    assert why is not None
+    assert why.startswith("exit code 2: ")
+    assert "nothing" in why
+    assert gpu._process("text", tmp_path / "book", tmp_path / "log", 0.1, dry=True) == "ran out of its 0 s"
+
+
+def test_timings_are_written_of_equal_kernels_only(tmp_path: Path) -> None:
+    kernels = ("rms_norm", "add_rms_norm", "gate_multiply", "modulate")
+    rows = {
+        name: {"kernel": name, "dtype": "bfloat16", "size": 8, "microseconds": 4.0, "otherwise": 5.0}
+        for name in kernels
+    }
+    checks = ["rms_norm, float32", "rms_norm, wide, float32", "gate_multiply, tanh, float32", "modulate, x"]
+    items: dict[str, Any] = {check: {"equal": True} for check in checks[:3]}
+    items["rms_norm, wide, float32"] = {"equal": False, "why": "differs"}
+    found: gpu.Found = {
+        "equality": {"planned": checks, "items": items, "hardware": {"device": "NVIDIA H200"}},
+        "kernels": {"items": rows, "limits": {}},
+    }
+    assert gpu.different(found) == ["add_rms_norm", "modulate", "rms_norm"]
+    gpu.write(tmp_path, found, "make bench-gpu")
+    assert {path.name for path in tmp_path.iterdir()} == {"gpu-nvidia-h200.json", "kernels-nvidia-h200.json"}
+    assert [(timing.device, timing.kernel) for timing in read(tmp_path)] == [("NVIDIA H200", "gate_multiply")]
+
+
+def test_without_equality_no_timings_are_written(tmp_path: Path) -> None:
+    row = {"kernel": "modulate", "dtype": "bfloat16", "size": 8, "microseconds": 4.0, "otherwise": 5.0}
+    gpu.write(tmp_path, {"kernels": {"items": {"a": row}, "limits": {}, "hardware": {"device": "H"}}}, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["gpu-h.json"]
 
 
 @pytest.mark.usefixtures("_one_thread")
-def test_preemption_of_shaped_pipelines() -> None:
-    found = gpu.parts(torch.device("cpu"), tiny=True)["preemption"]({})
+def test_preemption_of_shaped_pipelines(tmp_path: Path) -> None:
+    book = Book(tmp_path / "book.json")
+    gpu_parts.preemption(book, torch.device("cpu"), tiny=True)
     policies = {
         "first come, first served",
         "priority admission",
         "at tokens and steps",
         "at layers and blocks",
     }
-    assert set(found) == policies
-    assert all(arm["busy_s"] > 0 for arm in found.values())
+    assert set(book.items) == policies
+    assert all(arm["busy_s"] > 0 for arm in book.items.values())
+
+
+def test_messages_where_msgspec_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    assert bare.stand_in()
+    import msgspec
+
+    class Base(msgspec.Struct, frozen=True, tag=True):
+        """Nothing."""
+
+    class Child(Base, frozen=True):
+        a: int
+        b: dict[str, int] = {}  # noqa: RUF012
+        c: str = "c"
+
+    one = Child(1, c="d")
+    assert one == Child(1, {}, "d")
+    assert one.b is not Child(1).b
+    assert msgspec.structs.replace(one, a=2) == Child(2, c="d")
 
 
 def test_the_network_has_the_shape_of_sdxl() -> None:
@@ -116,10 +169,10 @@ def test_the_dry_run_runs_every_part(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (written,) = tmp_path.iterdir()
     found = json.loads(written.read_text())["parts"]
-    assert tuple(found) == PARTS
-    assert not any("skipped" in part or "broken" in part for part in found.values())
-    assert found["equality"]["failed"] == {}
-    assert found["equality"]["passed"] == 54
+    assert list(found) == list(gpu.BUDGETS_S)
+    assert gpu.broken(found) == []
+    assert len(found["equality"]["items"]) == 54
+    assert found["compile"]["spilling"] == []
 
 
 def command(module: str, *options: str) -> subprocess.CompletedProcess[str]:

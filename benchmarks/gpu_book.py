@@ -1,0 +1,36 @@
+"""What a part of `benchmarks.gpu` has found, on disk after every item."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Book:
+    """Items that are there already are not made again; one that is begun (`now`) and never ended is the one
+    that ended the process. Owner: the part's process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.body: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self.items: dict[str, Any] = self.body.setdefault("items", {})
+
+    def put(self, **values: Any) -> None:
+        """Something about the part as a whole."""
+        self.body |= values
+        self._save()
+
+    def item(self, name: str, make: Callable[[], Any]) -> None:
+        """Make it, unless it is there."""
+        if name in self.items:
+            return
+        self.put(now=name)
+        self.items[name] = make()
+        self.put(now=None)
+
+    def _save(self) -> None:
+        beside = self._path.with_suffix(".new")
+        beside.write_text(json.dumps(self.body))
+        beside.replace(self._path)
