@@ -241,7 +241,7 @@ def spans(counts: list[int], contexts: list[int], pages: list[list[int]]) -> lis
 def dense_peers(
     q: Tensor, cache: Tensor, pages: list[list[int]], rows: int, fresh: int, context: int
 ) -> tuple[dict[str, Call], bool, dict[str, Callable[[], Call]]]:
-    """(peers, compilable, compiled) of `Calls`: SDPA and FlexAttention over keys and values that were gathered
+    """(peers, compilable, compiled) of `Calls`: SDPA and FlexAttention over keys and values gathered
     beforehand, which costs them nothing here."""
     slots = torch.tensor([[page * PAGE + i for page in row for i in range(PAGE)][:context] for row in pages])
     keys, values = cache[:, slots.to(q.device)].transpose(0, 1).contiguous().chunk(2, dim=1)
