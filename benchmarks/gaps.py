@@ -1,8 +1,9 @@
 """Longest gap between preemption points on the embedded models: `python -m benchmarks.gaps [--quick]`.
 
 Everything a device does, first calls included: prefill, decode, text encoder, denoising, VAE, acoustic model,
-vocoder, recogniser. A gap is CPU time of the executor's thread between two yields, with one torch thread, so
-that the thread's time is all the time there is. The promise is 25 ms at p99.9.
+vocoder, recogniser. A gap lies between two yields of the executor's thread, with one torch thread, so that
+the thread's time is all the time there is. The promise is 25 ms at p99.9 of its CPU time; `--wall` measures
+the time on the wall instead, where it holds at p99 and on an idle machine only.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from benchmarks.stats import machine
 from pipelines.contract import Budget, Emitted, Job, Pipeline
 from pipelines.device import CpuDevice
 from pipelines.loading import LoadPlan, load_all
@@ -59,10 +61,20 @@ class Gap:
     longest_ms: float
 
 
-def measure(pipelines: dict[str, Pipeline], yields: int, seed: int = 0) -> list[Gap]:
+def measure(
+    pipelines: dict[str, Pipeline],
+    yields: int,
+    seed: int = 0,
+    clock: Callable[[], float] = time.thread_time,
+) -> list[Gap]:
     """Run a mix of jobs of all modalities and classes until so many yields have been seen."""
     executor = DeviceExecutor(
-        pipelines, Scheduler(PROMISE_MS), CpuDevice(1), Budget(60.0, PROMISE_MS), _nowhere
+        pipelines,
+        Scheduler(PROMISE_MS),
+        CpuDevice(1),
+        Budget(60.0, PROMISE_MS),
+        _nowhere,
+        cpu_clock=clock,
     )
     intake = Intake(pipelines, executor.inbox.post)
     gaps = executor.counters.gaps
@@ -124,24 +136,26 @@ def main() -> None:
     """Command line; exit code 1 if the promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="1,500 yields instead of 10,000")
+    parser.add_argument("--wall", action="store_true", help="time on the wall, promised at p99")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     start = time.perf_counter()
     pipelines = load_all(LoadPlan())
     settle()
-    found = measure(pipelines, 1_500 if options.quick else 10_000)
+    clock = time.perf_counter if options.wall else time.thread_time
+    found = measure(pipelines, 1_500 if options.quick else 10_000, clock=clock)
     head = f"{'pipeline':18} {'slice':10} {'gaps':>6} {'p50':>7} {'p99':>7} {'p99.9':>7} {'longest':>8}"
-    print(f"{head}  ms of CPU time")
+    print(f"{head}  ms {'on the wall' if options.wall else 'of CPU time'}")
     for gap in found:
         row = f"{gap.median_ms:7.2f} {gap.p99_ms:7.2f} {gap.p999_ms:7.2f} {gap.longest_ms:8.2f}"
         print(f"{gap.pipeline:18} {gap.kind:10} {gap.count:6} {row}")
-    print(f"promised: {PROMISE_MS:.0f} ms at p99.9; {time.perf_counter() - start:.0f} s")
+    share = "p99" if options.wall else "p99.9"
+    print(f"promised: {PROMISE_MS:.0f} ms at {share}; {time.perf_counter() - start:.0f} s")
     if options.json:
-        rows = {f"{gap.pipeline}/{gap.kind}": {"count": gap.count, "p999_ms": gap.p999_ms} for gap in found}
-        options.json.write_text(
-            json.dumps({"name": "gaps", "promised_ms": PROMISE_MS, "gaps": rows}, indent=1)
-        )
-    sys.exit(any(gap.p999_ms > PROMISE_MS for gap in found))
+        rows = {f"{gap.pipeline}/{gap.kind}": asdict(gap) for gap in found}
+        body = {"name": "gaps", "hardware": machine(), "clock": "wall" if options.wall else "thread"}
+        options.json.write_text(json.dumps(body | {"promised_ms": PROMISE_MS, "gaps": rows}, indent=1) + "\n")
+    sys.exit(any((gap.p99_ms if options.wall else gap.p999_ms) > PROMISE_MS for gap in found))
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def _row(kept: Kept, arm: str) -> Iterator[tuple[str, float]]:
             yield f"{kind}_completion_p99_ms", percentile(totals, 0.99)
     windows = [window[arm] for window in kept["windows"]]
     yield "busy_s", sum(window["busy_s"] for window in windows)
-    delays = [delay for window in windows for delay in window["delays_ms"]]
+    delays = [delay for window in windows for delay in window["seen"]["delays_ms"]]
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         yield f"preemption_delay_{name}_ms", percentile(delays, share)
     yield "preemptions", float(sum(window["preemptions"] for window in windows))

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import msgspec
 
-from benchmarks.delays import watching
+from benchmarks.delays import Watched, watching
 from benchmarks.load import Arrival
 from pipelines.contract import Budget, Emitted, Job, Pipeline, RawAudio
 from pipelines.device import CpuDevice
@@ -129,15 +129,17 @@ class Listener:
 
 @dataclass(slots=True)
 class Outcome:
-    """Of one arm: streams by job number, the executor's counters, and how long running slices went on after
-    more urgent work was ready."""
+    """Of one arm: streams by job number, the executor's counters, and what the policy was seen to do."""
 
     streams: dict[int, Stream] = field(default_factory=dict)
     busy_s: float = 0.0
     preemptions: int = 0
+    evictions: int = 0
+    swaps: int = 0
+    longest_gap_ms: float = 0.0
     last_arrival_s: float = 0.0
     cost_error: dict[str, float] = field(default_factory=dict)
-    delays_ms: list[float] = field(default_factory=list)
+    seen: Watched = field(default_factory=Watched)
 
 
 class Run:
@@ -165,7 +167,7 @@ class Run:
         self._next_play_s = math.inf
         self._executor = DeviceExecutor(
             pipelines,
-            watching(policy, self._clock.now, self.outcome.delays_ms)(PROMISE_MS),
+            watching(policy, self._clock.now, self.outcome.seen)(PROMISE_MS),
             CpuDevice(1),
             BUDGET,
             self._emit,
@@ -185,6 +187,8 @@ class Run:
             self._stop()
         counters = self._executor.counters
         self.outcome.busy_s, self.outcome.preemptions = counters.busy_s, counters.preemptions
+        self.outcome.evictions, self.outcome.swaps = counters.evictions, counters.swaps
+        self.outcome.longest_gap_ms = counters.gaps.longest_ms
         self.outcome.cost_error = counters.cost_errors()
         return self.outcome
 

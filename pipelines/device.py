@@ -7,6 +7,7 @@ while more than two are in flight; urgent work launches on a high-priority `cuda
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Protocol
 import torch
 
 SEGMENTS_IN_FLIGHT = 2
+ACTIVATIONS_SHARE = 0.9
 
 
 class Device(Protocol):
@@ -34,6 +36,12 @@ class Device(Protocol):
 
     def collect(self) -> bool:
         """Run the clean-ups whose time has come; whether there were any."""
+
+    def room_bytes(self) -> float:
+        """Memory that is left for activations, math.inf where it is not counted."""
+
+    def meter(self) -> tuple[int, int]:
+        """Bytes in use now, and the most since the last call."""
 
 
 class CpuDevice:
@@ -60,6 +68,14 @@ class CpuDevice:
     def collect(self) -> bool:
         """Nothing is kept."""
         return False
+
+    def room_bytes(self) -> float:
+        """The system has the memory."""
+        return math.inf
+
+    def meter(self) -> tuple[int, int]:
+        """Nobody counts."""
+        return 0, 0
 
 
 class CudaDevice:
@@ -103,6 +119,18 @@ class CudaDevice:
         while self._retired and all(_over(event) for event in self._retired[0][0]):
             self._retired.popleft()[1]()
         return len(self._retired) < before
+
+    def room_bytes(self) -> float:
+        """What is free or only cached, but for a reserve."""
+        free, _ = torch.cuda.mem_get_info(self._device)
+        cached = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        return ACTIVATIONS_SHARE * (free + cached)
+
+    def meter(self) -> tuple[int, int]:
+        """Launches are asynchronous, allocations are not: the host knows without waiting."""
+        most = torch.cuda.max_memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        return torch.cuda.memory_allocated(self._device), most
 
 
 def _inference_for_good() -> torch.inference_mode:

@@ -37,6 +37,7 @@ from pipelines.messages import (
     Submit,
     TokenChunk,
 )
+from server.executor.activations import Activations
 from server.executor.counters import Counters
 from server.executor.guard import guarded
 from server.executor.inbox import Arrival, Inbox
@@ -94,6 +95,7 @@ class DeviceExecutor:
         self._tracer = Tracer()
         self._trace_until_s = math.inf
         self._stopping = False
+        self._activations = Activations(device)
         self._gap_start_s = 0.0
 
     # --- loop -----------------------------------------------------------------------------------------
@@ -101,6 +103,7 @@ class DeviceExecutor:
     def run(self) -> None:
         """Until Stop."""
         self._device.enter_thread()
+        self._activations.open()
         while not self._stopping:
             if not self.step():
                 self.inbox.wait(0.05)
@@ -208,10 +211,29 @@ class DeviceExecutor:
         if batch is None:
             self._blocked.add(slot)
             return None
+        needed = self._activations.needs(batch)
+        if needed and not self._reserve(batch, needed):
+            self._blocked.add(slot)
+            return None
         for job in batch.rows:
             self._book.enter_slice(job)
             self._scheduler.withdraw(job)
-        return Slice(slot, batch, pipeline, pipeline.run(batch), pipeline.estimate(batch).median_ms)
+        expected_ms = pipeline.estimate(batch).median_ms
+        return Slice(slot, batch, pipeline, pipeline.run(batch), expected_ms, reserved=needed)
+
+    def _reserve(self, batch: Batch, needed: int) -> bool:
+        """Memory for the slice's activations; less urgent suspended slices fall back for it. False: it has to
+        wait for a more urgent one."""
+        urgency = self._scheduler.slice_urgency
+        others = [(urgency(piece.rows), piece) for piece in self._suspended.values()]
+        try:
+            closed = self._activations.makes_room(needed, urgency(batch.rows), others)
+        except MemoryError:
+            return False
+        for piece in closed:
+            del self._suspended[piece.slot]
+            self._end(piece)
+        return True
 
     def _make_room(self, slot: Slot) -> bool:
         """Rule 10: evict one lease for the slot's most urgent ready job. False: nobody may be evicted."""
@@ -253,7 +275,9 @@ class DeviceExecutor:
         """Run the slice until it commits, gives way, or nobody wants it any more."""
         start_s = self._clock()
         self._device.switch_to(urgent=piece.slot.rank <= 1)
+        self._activations.enter(piece)
         outcome = self._advance(piece, start_s, quantum_ms)
+        self._activations.leave(piece, committed=outcome == "commit")
         end_s = self._clock()
         spent_ms = (end_s - start_s) * 1000
         piece.device_ms += spent_ms

@@ -13,7 +13,8 @@ from server.executor.scheduler import Running, Slot
 class Slice:
     """Owner: the executor thread. `steps` is the pipeline's generator; its frame is the suspended state.
 
-    expected_ms: predicted at plan; device_ms: spent in the stretches so far.
+    expected_ms: predicted at plan; device_ms: spent in the stretches so far. Bytes of activations: reserved
+    until it ends, held now, peak so far; base: in use on the device when the stretch began.
     """
 
     slot: Slot
@@ -22,6 +23,10 @@ class Slice:
     steps: Iterator[Emission | None]
     expected_ms: float
     device_ms: float = 0.0
+    reserved: int = 0
+    held: int = 0
+    base: int = 0
+    peak: int = 0
 
     @property
     def rows(self) -> tuple[Job, ...]:

@@ -24,7 +24,12 @@ def kept(waits: dict[str, float]) -> dict[str, Any]:
             streams["4"] = voice | {"chunks": [], "done_s": 1.0, "refused": True}
         else:
             streams["4"] = voice | {"done_s": 2.0}
-        counters = {"busy_s": 1.0, "preemptions": 0, "last_arrival_s": 2.0, "delays_ms": [wait_s * 100]}
+        counters = {
+            "busy_s": 1.0,
+            "preemptions": 0,
+            "last_arrival_s": 2.0,
+            "seen": {"delays_ms": [wait_s * 100]},
+        }
         return {"streams": streams, **counters}
 
     alone = {"voice": [{"kind": "voice", "at_s": 0.0, "chunks": [[0.01, 0.1]], "done_s": 1.0}]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from pipelines.contract import Budget, Emitted, Job, Pipeline
@@ -21,6 +22,8 @@ class InstantDevice:
         self.hold = False
         self.kept: list[Callable[[], None]] = []
         self.segments = 0
+        self.room = math.inf
+        self.used = self.most = 0
 
     def enter_thread(self) -> None:
         self.segments = 0
@@ -36,6 +39,18 @@ class InstantDevice:
             self.kept.append(clean_up)
         else:
             clean_up()
+
+    def room_bytes(self) -> float:
+        return self.room
+
+    def meter(self) -> tuple[int, int]:
+        most, self.most = self.most, self.used
+        return self.used, most
+
+    def take(self, change: int) -> None:
+        """Memory that a slice allocates, or frees."""
+        self.used += change
+        self.most = max(self.most, self.used)
 
     def collect(self) -> bool:
         if self.hold or not self.kept:

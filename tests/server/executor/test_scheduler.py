@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 
 import pytest
 
-from benchmarks.llama import shaped
-from pipelines.contract import Batch, Budget, Job
-from pipelines.cost import CostModel
-from pipelines.messages import JobClass, Sampling, TextRequest
-from pipelines.text.kv_cache import BlockPool, BlockTable
-from pipelines.text.planner import Planner
-from pipelines.text.state import TextState
-from pipelines.text.stream import TextStream
+from benchmarks.decisions import decisions
+from pipelines.contract import Job
+from pipelines.messages import JobClass, TextRequest
 from server.executor.accounts import LEAD_MS
 from server.executor.scheduler import FLOORS, Resume, Running, Scheduler, Slot, Start
 
 R, I, S, B = JobClass  # noqa: E741
 DELAY_MS = 25.0
-PLANNED = shaped(vocab=1000, hidden=64, intermediate=128, layers=8, heads=4, kv_heads=2, context=512)
 
 
 def job(
@@ -282,35 +275,10 @@ def test_withdraw_and_offer_again_leave_no_trace() -> None:
     assert list(scheduler.ready("p")) == []
 
 
-def test_a_decision_with_its_plan_among_ten_thousand_jobs_is_quick(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Among 10,000 jobs. The aim is 50 microseconds p50 on a core of its own; asserted loosely."""
-    scheduler, config = Scheduler(DELAY_MS), PLANNED
-    cost = CostModel()
-    for units in (16, 64, 256):
-        cost.observe(Batch("p", "prefill", (), units), units / 10)
-    planner = Planner("p", config, cost, max_rows=16, max_chunk=512)
-    table = BlockTable(BlockPool(1))
-    for n in range(10_000):
-        made = job(n, JobClass(n % 4), tenant=f"t{n % 20}", deadline_s=float(n % 997))
-        made.state = TextState(Sampling(), table, TextStream(()), tokens=[7] * (1 + 99 * (n % 7 == 0)))
-        scheduler.enter(made.tenant)
-        scheduler.offer(made)
-    spent = []
-    for turn in range(300):
-        start = time.perf_counter()
-        scheduler.tick(float(turn))
-        choice = scheduler.decide(())
-        assert isinstance(choice, Start)
-        rows = planner.choose(scheduler.ready(choice.pipeline, choice.rank), Budget(60.0, DELAY_MS))
-        planner.batch(rows, Budget(60.0, DELAY_MS))
-        spent.append(time.perf_counter() - start)
-        scheduler.charge(Running(Slot("p", R), tuple(row.job for row in rows), 1.0), 1.0, ())
-    p50 = sorted(spent)[len(spent) // 2]
-    with capsys.disabled():
-        print(f"a decision with its plan among 10,000 jobs: {p50 * 1e6:.0f} us p50")
-    assert p50 < 1e-3
+def test_a_decision_with_its_plan_among_ten_thousand_jobs_is_quick() -> None:
+    """Asserted loosely; `benchmarks.sharing` says how long it takes (50 microseconds at p50 are the aim)."""
+    spent = decisions(200)
+    assert sorted(spent)[len(spent) // 2] < 5e-4
 
 
 def ready(scheduler: Scheduler) -> list[int]:
