@@ -32,7 +32,6 @@ from pipelines.messages import (
 
 SENTENCE = "The boat is on the water, and the water is calm."
 QUESTION = "Hello! What can you do for me today?"
-LONG_TOKENS = 4
 FILLER = "the little red boat on the calm green water turns left at noon "
 MIX = {"voice": 0.4, "chat": 0.3, "image": 0.2, "long": 0.1}
 QLLM_MIX = {"chat": 0.2, "long": 0.8}
@@ -41,12 +40,14 @@ QLLM_MIX = {"chat": 0.2, "long": 0.8}
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much a job is: tokens of a chat's answer, repetitions in a long prompt, denoising steps."""
+    """How much a job is: tokens of a chat's answer, repetitions in a long prompt, denoising steps, tokens of
+    the answer to a long prompt."""
 
     sentence: str = SENTENCE
     chat_tokens: int = 24
     filler: int = 90
     steps: int = 8
+    long_tokens: int = 4
 
 
 QUICK = Sizes("The boat is on the water.", 8, 20, 2)
@@ -88,7 +89,7 @@ def _job(
         return names["image"], JobClass.STANDARD, image, None
     long = kind == "long"
     prompt = PromptRevision(1, f"{number} " + (FILLER * sizes.filler if long else QUESTION), True)
-    tokens = LONG_TOKENS if long else sizes.chat_tokens
+    tokens = sizes.long_tokens if long else sizes.chat_tokens
     text = TextRequest((), Sampling(max_tokens=tokens, seed=number, temperature=0.8))
     return names["text"], JobClass.BATCH if long else JobClass.INTERACTIVE, text, prompt
 

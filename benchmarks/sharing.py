@@ -37,9 +37,11 @@ MODEST = "modest"
 
 def floors(pipelines: dict[str, Pipeline], seconds: float) -> dict[str, float]:
     """Each class's share of the device under a flood of REALTIME images."""
-    flood = [replace(each, job_class=JobClass.REALTIME) for each in _at_once(pipelines, "image", FLOOD, 1)]
-    images = [replace(each, job_class=JobClass.STANDARD) for each in _at_once(pipelines, "voice", FLOOD, 2)]
-    behind = [*images, *_at_once(pipelines, "chat", FLOOD, 3), *_at_once(pipelines, "long", FLOOD, 4)]
+    flood = [
+        replace(each, job_class=JobClass.REALTIME) for each in _at_once(pipelines, "image", 3 * FLOOD, 1)
+    ]
+    spoken = [replace(each, job_class=JobClass.STANDARD) for each in _at_once(pipelines, "voice", FLOOD, 2)]
+    behind = [*spoken, *_at_once(pipelines, "chat", FLOOD, 3), *_at_once(pipelines, "long", FLOOD, 4)]
     found = Run(pipelines, Scheduler, [*flood, *behind], scope="floors", until_s=seconds).go()
     whole = sum(found.seen.used_ms.values())
     return {JobClass(number).name: ms / whole for number, ms in found.seen.used_ms.items()}

@@ -27,6 +27,7 @@ from pipelines.messages import (
     Failed,
     JobClass,
     Playback,
+    SpeechRequest,
     Stop,
     Submit,
     TextRequest,
@@ -221,7 +222,7 @@ class Run:
         credits, request = 1 << 30, each.request
         if isinstance(request, TextRequest):
             request = msgspec.structs.replace(request, cache_scope=self._scope)
-        if each.job_class is JobClass.REALTIME:
+        if each.job_class is JobClass.REALTIME and isinstance(request, SpeechRequest):
             credits = CREDITS["speech"]
             self._listeners[number] = Listener(number, self._intake)
         turn = f"t{number}"
@@ -251,8 +252,9 @@ class Run:
         elif isinstance(chunk, RawAudio):
             seconds = len(chunk.samples) / chunk.sample_rate
             stream.chunks.append((now_s, seconds))
-            self._listeners[job.id].heard(seconds * 1000, now_s)
-            self._plan_playback(now_s)
+            if job.id in self._listeners:
+                self._listeners[job.id].heard(seconds * 1000, now_s)
+                self._plan_playback(now_s)
         else:
             tokens = len(chunk.token_ids) if isinstance(chunk, TokenChunk) else 0
             stream.chunks.append((now_s, float(tokens)))
