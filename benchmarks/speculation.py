@@ -31,9 +31,17 @@ from pipelines.loading import EMBEDDED
 from pipelines.messages import Done, JobClass, Message, PromptRevision, Sampling, TextRequest, TokenChunk
 from pipelines.text.pipeline import TextPipeline
 from pipelines.text.settings import TextSettings
+from pipelines.text.speculation.draft_model import KIND
 from pipelines.text.speculation.drafters import DRAFTERS
 
-ARMS: dict[str, tuple[str, ...]] = {"plain": ()} | {name: (name,) for name in DRAFTERS} | {"all": DRAFTERS}
+MODEL = "draft model"
+ARMS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    **{name: (name,) for name in (*DRAFTERS, MODEL)},
+    "all but the draft model": DRAFTERS,
+    "all": (*DRAFTERS, MODEL),
+}
+DRAFT = EMBEDDED / "upbeat-text-draft"
 BUDGET = Budget(slice_ms=50.0, gap_ms=25.0)
 BATCHES = (1, 4, 16)
 MAX_TOKENS = 64
@@ -46,6 +54,7 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     tokens: int = 0
     passes: int = 0
+    asked: int = 0
     drafted: int = 0
     accepted: int = 0
     drafting: int = 0
@@ -54,8 +63,10 @@ class Tally:
 class Arm:
     """One pipeline, run as an executor without other work would."""
 
-    def __init__(self, folder: Path, drafters: tuple[str, ...]) -> None:
-        self.pipeline = TextPipeline.load(folder, name="text", settings=TextSettings(drafters=drafters))
+    def __init__(self, folder: Path, names: tuple[str, ...], draft: Path = DRAFT) -> None:
+        given = str(draft) if MODEL in names else ""
+        settings = TextSettings(drafters=tuple(name for name in names if name != MODEL), draft=given)
+        self.pipeline = TextPipeline.load(folder, name="text", settings=settings)
         self._ids = itertools.count(1)
 
     def answer(self, group: Sequence[Question], tally: Tally) -> list[str]:
@@ -83,6 +94,9 @@ class Arm:
                 if isinstance(emission, Emission):
                     _take(emission, texts, tally)
             self.pipeline.observe(batch, (time.thread_time() - begun) * 1000)
+            if batch.kind == KIND:
+                tally.asked += 1
+                continue
             tally.passes += 1
             tally.drafting += sum(1 for draft in batch.work.drafts if draft)
         tally.seconds.append(time.thread_time() - start)
@@ -125,6 +139,7 @@ def report(tally: Tally, plain: Tally) -> dict[str, Any]:
         "acceptance": round(tally.accepted / max(1, tally.drafted), 3),
         "mean_length": round(tally.drafted / max(1, tally.drafting), 2),
         "passes_per_token": round(tally.passes / max(1, tally.tokens), 3),
+        "draft_slices_per_token": round(tally.asked / max(1, tally.tokens), 3),
         "wasted_per_token": round((tally.drafted - tally.accepted) / max(1, tally.tokens), 3),
         "groups": len(tally.seconds),
     }

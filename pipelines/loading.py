@@ -14,15 +14,19 @@ from pipelines.contract import Pipeline
 from pipelines.errors import InvalidRequest, ModelBroken
 
 EMBEDDED = Path(__file__).parent.parent / "models"
+EMBEDDED_DRAFT = "upbeat-text-draft"
+NO_DRAFT = "none"
 EMBEDDED_IMAGES = ("upbeat-image-unet", "upbeat-image-dit")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
     """Folders ("" or none for the embedded models; no thinker where there is none) and the limits that
-    pipelines keep."""
+    pipelines keep. draft: of the text model's draft model; "" for the embedded one where the text model is
+    embedded, else none; NO_DRAFT for none."""
 
     text: str = ""
+    draft: str = ""
     thinker: str = ""
     images: tuple[str, ...] = ()
     loras: Mapping[str, str] = field(default_factory=dict)
@@ -39,8 +43,8 @@ class LoadPlan:
 def load_all(plan: LoadPlan, progress: Callable[[str], None] = lambda _: None) -> dict[str, Pipeline]:
     """Every pipeline by name. Raises: ModelBroken or Unsupported, naming folder and file."""
     loaders: list[tuple[str, Callable[[], Pipeline]]] = [
-        ("text", lambda: _text(plan, plan.text)),
-        *((("thinker", lambda: _text(plan, plan.thinker)),) if plan.thinker else ()),
+        ("text", lambda: _text(plan, plan.text, draft_of(plan))),
+        *((("thinker", lambda: _text(plan, plan.thinker, "")),) if plan.thinker else ()),
         ("speech", lambda: _speech(plan)),
         *(("images", functools.partial(_image, plan, folder)) for folder in image_folders(plan.images)),
     ]
@@ -66,14 +70,25 @@ def folder_of(given: str, embedded: str) -> Path:
     return folder
 
 
-def _text(plan: LoadPlan, given: str) -> Pipeline:
+def draft_of(plan: LoadPlan) -> str:
+    """The draft model's folder, "" for none. Raises: ModelBroken where the given one is not there."""
+    if plan.draft == NO_DRAFT or (plan.text and not plan.draft):
+        return ""
+    return str(folder_of(plan.draft, EMBEDDED_DRAFT))
+
+
+def _text(plan: LoadPlan, given: str, draft: str) -> Pipeline:
     from pipelines.text.pipeline import TextPipeline
     from pipelines.text.settings import TextSettings
 
     folder = folder_of(given, "upbeat-text")
     try:
         settings = TextSettings(
-            device=plan.device, dtype=plan.dtype, kv_tokens=plan.kv_tokens, max_jobs=plan.max_jobs
+            device=plan.device,
+            dtype=plan.dtype,
+            kv_tokens=plan.kv_tokens,
+            max_jobs=plan.max_jobs,
+            draft=draft,
         )
         return TextPipeline.load(folder, name=folder.name, settings=settings)
     except ValueError as error:

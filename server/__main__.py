@@ -42,6 +42,10 @@ def main(
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Second text model, which may think ahead."),
     ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|none", help="Draft model for the text model; embedded with it."),
+    ] = None,
     lora: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FILE", help="LoRA add-on; more than once for more.")
     ] = None,
@@ -53,7 +57,7 @@ def main(
     try:
         settings = load(config) if config else Config()
         settings = override(
-            settings, text, image or (), speech, lora or (), listen, metrics_port, threads, thinker
+            settings, text, image or (), speech, lora or (), listen, metrics_port, threads, thinker, draft
         )
         logs.configure(settings.log_level)
         _run(settings)
@@ -72,6 +76,7 @@ def override(
     metrics_port: int | None = None,
     threads: int | None = None,
     thinker: Path | None = None,
+    draft: str | None = None,
 ) -> Config:
     """The settings with the options that were given; raises as the settings do."""
     folders = {"text": text, "speech": speech, "thinker": thinker}
@@ -80,6 +85,8 @@ def override(
         device["images"] = given
     if added := dict(map(_named, loras)):
         device["loras"] = {**settings.device.loras, **added}
+    if draft is not None:
+        device["draft"] = draft
     if threads is not None:
         device["threads"] = threads
     changes: dict[str, object] = {"device": msgspec.structs.replace(settings.device, **device)}

@@ -19,25 +19,26 @@ from pipelines.text.settings import TextSettings
 _POOL_BYTES = 1 << 30
 
 
-def context_tokens(config: ModelConfig, dtype: torch.dtype, settings: TextSettings) -> int:
-    """The longest job that is admitted, prompt and answer."""
-    wanted = settings.context_tokens or settings.kv_tokens or _affordable_tokens(config, dtype)
+def token_bytes(dtype: torch.dtype, *models: ModelConfig) -> int:
+    """What the KV of one token takes in all of the models."""
+    return sum(2 * each.layers * each.kv_heads * each.head_dim for each in models) * dtype.itemsize
+
+
+def context_tokens(config: ModelConfig, each: int, settings: TextSettings) -> int:
+    """The longest job that is admitted, prompt and answer. each: bytes of a token."""
+    wanted = settings.context_tokens or settings.kv_tokens or _POOL_BYTES // each
     return min(config.context, wanted)
 
 
-def pool_tokens(config: ModelConfig, dtype: torch.dtype, settings: TextSettings) -> int:
-    """Raises: ValueError where a single job would not fit."""
+def pool_tokens(config: ModelConfig, each: int, settings: TextSettings) -> int:
+    """each: bytes of a token. Raises: ValueError where a single job would not fit."""
     if not settings.kv_tokens:
-        return max(config.context, min(8 * config.context, _affordable_tokens(config, dtype)))
+        return max(config.context, min(8 * config.context, _POOL_BYTES // each))
     if settings.kv_tokens < config.context:
         raise ValueError(
             f"kv_tokens: {settings.kv_tokens} is less than one context of {config.context} tokens"
         )
     return settings.kv_tokens
-
-
-def _affordable_tokens(config: ModelConfig, dtype: torch.dtype) -> int:
-    return _POOL_BYTES // (config.layers * 2 * config.kv_heads * config.head_dim * dtype.itemsize)
 
 
 class KvMemory:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from kernels import Span, plan_attention
+from pipelines.text.kv_cache import BlockTable
 from pipelines.text.memory import KvMemory
 from pipelines.text.model import Packed
 from pipelines.text.state import TextState
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A row's new tokens: from `start` on, in room that its table has. wanted: of how many of the last ones
+    the logits are wanted."""
+
+    table: BlockTable
+    start: int
+    ids: Sequence[int]
+    wanted: int
 
 
 def draws(state: TextState, count: int) -> bool:
@@ -24,24 +37,31 @@ def pack(
     memory: KvMemory,
 ) -> Packed:
     """`counts` known tokens of each job and its drafted ones, in room behind its committed length."""
+    parts = []
+    for state, count, draft in zip(states, counts, drafts, strict=True):
+        reserved = memory.reserve(state.table, count + len(draft))
+        assert reserved, "the plan has reserved this"
+        start = state.table.length
+        wanted = len(draft) + 1 if draws(state, count) else 0
+        parts.append(Part(state.table, start, [*state.tokens[start : start + count], *draft], wanted))
+    return pack_parts(parts, memory)
+
+
+def pack_parts(parts: Sequence[Part], memory: KvMemory) -> Packed:
+    """The rows of one forward pass."""
     device = memory.cache[0].device
     ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
     spans: list[Span] = []
     last: list[int] = []
-    for state, count, draft in zip(states, counts, drafts, strict=True):
-        reserved = memory.reserve(state.table, count + len(draft))
-        assert reserved, "the plan has reserved this"
-        start, known = state.table.length, state.table.length + count
-        end = known + len(draft)
-        spans.append(Span(len(ids), end - start, end, state.table.places(0, end)))
-        ids += state.tokens[start:known]
-        ids += draft
-        positions += range(start, end)
-        slots += _numbers(state.table.places(start, end))
-        if draws(state, count):
-            last += range(len(ids) - 1 - len(draft), len(ids))
+    for part in parts:
+        end = part.start + len(part.ids)
+        spans.append(Span(len(ids), len(part.ids), end, part.table.places(0, end)))
+        ids += part.ids
+        positions += range(part.start, end)
+        slots += _numbers(part.table.places(part.start, end))
+        last += range(len(ids) - part.wanted, len(ids))
     return Packed(
         torch.tensor(ids, device=device),
         torch.tensor(positions, device=device),

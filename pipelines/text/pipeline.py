@@ -24,13 +24,15 @@ from pipelines.text.config import ModelConfig, load_config
 from pipelines.text.constraint import Constraints
 from pipelines.text.kv_cache import BLOCK, blocks_for
 from pipelines.text.loader import load_weights
-from pipelines.text.memory import KvMemory, context_tokens, pool_tokens, slots_for
+from pipelines.text.memory import KvMemory, context_tokens, pool_tokens, slots_for, token_bytes
 from pipelines.text.model import Decoder
 from pipelines.text.packing import draws, pack
 from pipelines.text.planner import Planner, Row, Work
 from pipelines.text.prefix_index import root_key
 from pipelines.text.requests import PreparedPrompt, PreparedRequest, check_request, prepare_prompt
 from pipelines.text.settings import TextSettings
+from pipelines.text.speculation.asking import Asking
+from pipelines.text.speculation.draft_model import KIND, DraftModel
 from pipelines.text.speculation.drafting import Drafting
 from pipelines.text.speculation.verifier import questions
 from pipelines.text.state import TextState
@@ -54,6 +56,7 @@ class TextPipeline:
         decoder: Decoder,
         tokenizer: ChatTokenizer,
         settings: TextSettings,
+        draft: DraftModel | None = None,
     ) -> None:
         self._config = config
         self._decoder = decoder
@@ -61,12 +64,15 @@ class TextPipeline:
         self._settings = settings
         self._cost = CostModel()
         self._planner = Planner(name, config, self._cost, settings.max_rows, settings.max_chunk)
-        slots = slots_for(pool_tokens(config, decoder.dtype, settings))
+        models = (config,) if draft is None else (config, draft.config)
+        slots = slots_for(pool_tokens(config, token_bytes(decoder.dtype, *models), settings))
         windows = frozenset(config.windows)
         self._memory = KvMemory(decoder.new_cache(slots), windows, prefix_reuse=settings.prefix_reuse)
         self._swap = Swap(name, self._memory, self._cost, self._planner.prompt_ms)
+        self._draft = draft
+        asking = Asking(name, draft) if draft is not None else None
         self._drafting = Drafting(
-            settings.drafters, config.vocab, config.eos, config.context, settings.max_chunk
+            settings.drafters, asking, config.vocab, config.eos, config.context, settings.max_chunk
         )
         self._constraints = Constraints(tokenizer, config.vocab, config.eos)
         self._committer = Committer(name, tokenizer, config.eos, config.context, self._memory.index)
@@ -90,10 +96,16 @@ class TextPipeline:
         """
         config = load_config(folder)
         dtype: torch.dtype = getattr(torch, settings.dtype)
-        config = replace(config, context=context_tokens(config, dtype, settings))
+        models = (config, load_config(Path(settings.draft))) if settings.draft else (config,)
+        each = token_bytes(dtype, *models)
+        config = replace(config, context=context_tokens(config, each, settings))
         tokenizer = ChatTokenizer(folder, config.vocab)
-        weights = load_weights(folder, config, dtype, torch.device(settings.device))
-        return cls(name, config, Decoder(config, weights), tokenizer, settings)
+        decoder = Decoder(config, load_weights(folder, config, dtype, torch.device(settings.device)))
+        draft = None
+        if settings.draft:
+            tokens = pool_tokens(config, each, settings)
+            draft = DraftModel.load(Path(settings.draft), config, tokenizer, tokens, settings)
+        return cls(name, config, decoder, tokenizer, settings, draft)
 
     @property
     def info(self) -> ModelInfo:
@@ -127,6 +139,8 @@ class TextPipeline:
         stream = TextStream(request.sampling.stop, strips_space=self._tokenizer.strips_space)
         keys = [root_key(job.tenant, request.cache_scope)]
         job.state = TextState(request.sampling, self._memory.table(), stream, keys)
+        if self._draft is not None:
+            job.state.draft_row = self._draft.row()
         if prepared.constraint is not None:
             job.state.constraint = prepared.constraint.copy()
         self._admitted[job.id] = job
@@ -153,8 +167,11 @@ class TextPipeline:
         if back is not None:
             return back
         chosen = self._planner.choose((job for job in looked if _state(job).moved is None), budget)
+        drafted = self._drafting.add_drafts(chosen, self._planner, budget)
+        if isinstance(drafted, Batch):
+            return drafted
         rows: list[Row] = []
-        for row in self._drafting.add_drafts(chosen, self._planner, budget):
+        for row in drafted:
             table = _state(row.job).table
             if self._memory.reserve(table, row.tokens):
                 rows.append(row)
@@ -171,6 +188,10 @@ class TextPipeline:
             return
         if isinstance(batch.work, Restore):
             yield from self._restore(batch)
+            return
+        if batch.kind == KIND:
+            assert self._draft is not None
+            yield from self._draft.run(batch)
             return
         work: Work = batch.work
         states = [_state(job) for job in batch.rows]

@@ -18,7 +18,8 @@ class TextSettings:
     eight whole contexts or what 1 GiB holds. max_jobs: admitted at a time. max_rows: jobs in one slice.
     max_chunk: prompt tokens in one slice. prefix_reuse: share the KV of equal prompt beginnings inside a
     tenant. swap: evicted KV may wait in host memory, as much as the pool holds at most, rather than be
-    computed again. drafters: what guesses tokens for speculation; empty for plain decoding.
+    computed again. drafters: what guesses tokens for speculation; empty for plain decoding. draft: folder of
+    a small model that guesses too, "" for none.
     """
 
     device: str = "cpu"
@@ -31,6 +32,7 @@ class TextSettings:
     prefix_reuse: bool = True
     swap: bool = True
     drafters: tuple[str, ...] = DRAFTERS
+    draft: str = ""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

@@ -16,6 +16,7 @@ from pipelines.text.kv_cache import BLOCK, BlockTable
 from pipelines.text.prefix_index import PrefixIndex, next_key
 from pipelines.text.requests import PreparedPrompt
 from pipelines.text.speculation.drafters import JobDrafters
+from pipelines.text.speculation.model_drafter import DraftRow
 from pipelines.text.stream import TextStream
 from pipelines.text.swap import Moved
 
@@ -33,6 +34,7 @@ class TextState:
     answer from earlier revisions. broken: the model computed NaN, so nobody may use this KV. doubted: it
     computed NaN where drafts were checked, so the row runs without any. given: tokens that the answer may
     resemble. drafters: follow the tokens, from the first drawn one on.
+    draft_row: the small model's, where there is one.
     """
 
     sampling: Sampling
@@ -55,6 +57,7 @@ class TextState:
     rolled_back: int = 0
     given: tuple[int, ...] = ()
     drafters: JobDrafters | None = None
+    draft_row: DraftRow | None = None
     constraint: Constraint | None = None
     moved: Moved | None = None
     drafted: int = 0
@@ -149,6 +152,8 @@ class TextState:
         the tokens."""
         self.table.free()
         del self.keys[1:]
+        if self.draft_row is not None:
+            self.draft_row.free()
         self.moved = moved or self.moved
 
     def restored(self, tokens: int) -> None:

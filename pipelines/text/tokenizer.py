@@ -48,6 +48,10 @@ class ChatTokenizer:
         """The bytes that a token stands for; none for special tokens."""
         return self._bytes[token]
 
+    def same_tokens(self, other: ChatTokenizer) -> bool:
+        """Whether every id stands for the same bytes."""
+        return self._bytes == other._bytes
+
     def fits(self, characters: int, tokens: int) -> bool:
         """False where text of so many characters cannot be so few tokens, whatever it says."""
         return characters <= tokens * self._longest

@@ -69,6 +69,11 @@ class Rates:
         known = self._shared.chance(grade) if self._shared else self._first_guess
         return (self._right[grade] + _TRUST_SHARED * known) / (self._seen[grade] + _TRUST_SHARED)
 
+    def overall(self) -> float:
+        """That a token is right, whatever its grade."""
+        known = self._shared.overall() if self._shared else self._first_guess
+        return (sum(self._right) + _TRUST_SHARED * known) / (sum(self._seen) + _TRUST_SHARED)
+
     def saw(self, grade: int, right: bool) -> None:
         """A token of this grade has turned out right or wrong."""
         self._right[grade] = self._right[grade] * self._forget + right

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pipelines.text.speculation.copying import CopyFromContext
 from pipelines.text.speculation.drafter import COPY_GRADES, Draft, Drafter, Rates
 from pipelines.text.speculation.given import GivenText
+from pipelines.text.speculation.model_drafter import DraftRow, ModelDrafter, ModelScope
 from pipelines.text.speculation.ngrams import NgramDrafter, NgramTable
 
 DRAFTERS = ("given", "copy", "ngrams")
@@ -26,6 +27,7 @@ class Experience:
         self.given = Rates(COPY_GRADES, first_guess=0.9)
         self.copy = Rates(COPY_GRADES)
         self.ngrams = NgramTable()
+        self.model = ModelScope()
 
 
 class Experiences:
@@ -47,8 +49,9 @@ class JobDrafters:
     """Asks one job's drafters and believes the one that promises most. Owner: the executor thread, through
     the job's state."""
 
-    def __init__(self, drafters: Sequence[Drafter]) -> None:
-        self._drafters = drafters
+    def __init__(self, drafters: Sequence[Drafter], model: ModelDrafter | None = None) -> None:
+        self.model = model
+        self._drafters = drafters if model is None else (*drafters, model)
         self._offers: list[Draft] = []
         self._followed = -1
         self.offer = Draft(0)
@@ -62,7 +65,7 @@ class JobDrafters:
     def follow(self, tokens: Sequence[int], prompt_length: int) -> Draft:
         """Judge the last offers by what was said since, and make new ones; the best is also `offer`."""
         if len(tokens) == self._followed:
-            return self.offer
+            return self._asked() if self.model is not None else self.offer
         self._followed = len(tokens)
         for drafter, last in zip(self._drafters, self._offers, strict=False):
             drafter.rates.learn(last, tokens)
@@ -73,11 +76,23 @@ class JobDrafters:
         self.offer = max(self._offers, key=lambda draft: draft.expected, default=Draft(len(tokens)))
         return self.offer
 
+    def _asked(self) -> Draft:
+        """The offer, after the small model may have been asked."""
+        assert self.model is not None
+        if self.model.fresh and not self._offers[-1].tokens:
+            self._offers[-1] = self.model.propose(MOST)
+            self.offer = max(self.offer, self._offers[-1], key=lambda draft: draft.expected)
+        return self.offer
+
 
 def job_drafters(
-    names: Sequence[str], vocab: int, experience: Experience, given: Sequence[int]
+    names: Sequence[str],
+    vocab: int,
+    experience: Experience,
+    given: Sequence[int],
+    row: DraftRow | None = None,
 ) -> JobDrafters:
-    """Those of `names` that have something to go by."""
+    """Those of `names` that have something to go by; row: the small model's, where there is one."""
     made: list[Drafter] = []
     if "given" in names and given:
         made.append(GivenText(given, Rates(COPY_GRADES, experience.given)))
@@ -85,4 +100,4 @@ def job_drafters(
         made.append(CopyFromContext(vocab, Rates(COPY_GRADES, experience.copy)))
     if "ngrams" in names:
         made.append(NgramDrafter(experience.ngrams))
-    return JobDrafters(made)
+    return JobDrafters(made, ModelDrafter(row, experience.model) if row is not None else None)

@@ -9,7 +9,9 @@ from pipelines.simultaneous.alignment import common_prefix
 from pipelines.text.constraint import Constraint
 from pipelines.text.packing import draws
 from pipelines.text.planner import Planner, Row
+from pipelines.text.speculation.asking import Asking, Offer
 from pipelines.text.speculation.cost import VerifyCost
+from pipelines.text.speculation.draft_model import KIND
 from pipelines.text.speculation.drafter import Draft
 from pipelines.text.speculation.drafters import MOST, Experiences, job_drafters
 from pipelines.text.speculation.goodput import best_lengths
@@ -22,14 +24,21 @@ _UNMEASURED = 0.02
 class Drafting:
     """One model's speculation. Owner: the executor thread.
 
-    names: the drafters in use; eos: tokens behind which nothing can be drafted; context, most: tokens of a
-    job and of a slice.
+    names: the drafters in use; asking: for the small model, if there is one; eos: tokens behind which nothing
+    can be drafted; context, most: tokens of a job and of a slice.
     """
 
     def __init__(
-        self, names: Sequence[str], vocab: int, eos: frozenset[int], context: int, most: int
+        self,
+        names: Sequence[str],
+        asking: Asking | None,
+        vocab: int,
+        eos: frozenset[int],
+        context: int,
+        most: int,
     ) -> None:
         self._names = names
+        self._asking = asking
         self._vocab = vocab
         self._eos = eos
         self._context = context
@@ -37,20 +46,29 @@ class Drafting:
         self._experiences = Experiences()
         self._cost = VerifyCost()
 
-    def add_drafts(self, rows: Sequence[Row], planner: Planner, budget: Budget) -> Sequence[Row]:
-        """The rows with the drafts that they check."""
-        if not self._names:
+    def add_drafts(self, rows: Sequence[Row], planner: Planner, budget: Budget) -> Sequence[Row] | Batch:
+        """The rows with the drafts that they check; or, where that pays, a slice of the small model first."""
+        if not self._names and self._asking is None:
             return rows
         drafts = [self._offer(row) for row in rows]
-        if not any(tokens for tokens, _ in drafts):
+        if self._asking is None and not any(tokens for tokens, _ in drafts):
             return rows
         tokens = sum(row.count for row in rows)
-        cost_ms = (
-            self._cost.predict(len(rows)) if tokens == len(rows) else planner.chunk_cost(tokens)
-        ) or _unmeasured
+        measured = self._cost.predict(len(rows)) if tokens == len(rows) else planner.chunk_cost(tokens)
         lengths = best_lengths(
-            [chances for _, chances in drafts], cost_ms, max(0, self._most - tokens), budget.slice_ms
+            [chances for _, chances in drafts],
+            measured or _unmeasured,
+            max(0, self._most - tokens),
+            budget.slice_ms,
         )
+        if self._asking is not None and measured is not None and tokens == len(rows):
+            offers = [
+                Offer(row.job, self._room(_state(row)), chances, length)
+                for row, (_, chances), length in zip(rows, drafts, lengths, strict=True)
+            ]
+            first = self._asking.batch(offers, measured, budget)
+            if first is not None:
+                return first
         return [
             Row(row.job, row.count, draft[:length], _given(row, draft[:length])) if length else row
             for row, (draft, _), length in zip(rows, drafts, lengths, strict=True)
@@ -58,33 +76,46 @@ class Drafting:
 
     def observe(self, batch: Batch, ms: float) -> None:
         """A slice has taken so long."""
-        if batch.kind != "prefill":
+        if batch.kind == KIND:
+            assert self._asking is not None
+            self._asking.observe(batch, ms)
+        elif batch.kind != "prefill":
             self._cost.observe(len(batch.rows), sum(map(len, batch.work.drafts)), ms)
 
     def leave(self, state: TextState) -> None:
         """The job goes: its last words are learned from."""
         if state.drafters is not None:
             state.drafters.follow(state.tokens, state.prompt_length)
+        if state.draft_row is not None:
+            state.draft_row.free()
 
     def _offer(self, row: Row) -> tuple[tuple[int, ...], Sequence[float]]:
-        state = row.job.state
-        assert isinstance(state, TextState)
+        state = _state(row)
         if state.doubted or not draws(state, row.count):
             return (), ()
         if state.drafters is None:
             experience = self._experiences.of(state.keys[0])
-            state.drafters = job_drafters(self._names, self._vocab, experience, state.given)
+            state.drafters = job_drafters(self._names, self._vocab, experience, state.given, state.draft_row)
         offer = state.drafters.follow(state.tokens, state.prompt_length)
         if state.constraint is not None:
             offer = allowed(offer, state.constraint)
-        most = state.sampling.max_tokens if state.final else min(state.ahead, state.sampling.max_tokens)
-        end = max(0, min(most - state.drawn, self._context - len(state.tokens)) - 1)
-        tokens = tuple(offer.tokens[:end])
+        tokens = tuple(offer.tokens[: self._room(state)])
         for place, token in enumerate(tokens):
             if token in self._eos:
                 tokens = tokens[:place]
                 break
         return tokens, offer.chances[: len(tokens)]
+
+    def _room(self, state: TextState) -> int:
+        """Tokens that may be drafted behind the pending one, and still leave one to say."""
+        most = state.sampling.max_tokens if state.final else min(state.ahead, state.sampling.max_tokens)
+        return max(0, min(most - state.drawn, self._context - len(state.tokens)) - 1)
+
+
+def _state(row: Row) -> TextState:
+    state = row.job.state
+    assert isinstance(state, TextState)
+    return state
 
 
 def allowed(offer: Draft, constraint: Constraint) -> Draft:

@@ -7,6 +7,7 @@ other batch shapes change floating point).
 from __future__ import annotations
 
 import random
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.text_driver import Driver
 from training.text_generator import stream
 
 MODEL = Path(__file__).parents[4] / "models" / "upbeat-text"
+DRAFT = MODEL.with_name("upbeat-text-draft")
 NEAR = 1e-4
 ROWS = 16
 
@@ -46,7 +48,10 @@ def answers(driver: Driver, asked: list[str], temperature: float) -> list[tuple[
             driver.submit(text, Sampling(max_tokens=40, temperature=temperature, seed=start + place))
             for place, text in enumerate(asked[start : start + ROWS])
         ]
-        driver.drain()
+        while (batch := driver.plan()) is not None:
+            begun = time.thread_time()
+            driver.finish(batch)
+            driver.pipeline.observe(batch, 1000 * (time.thread_time() - begun))
         found += [(list(job.state.tokens), job.state.prompt_length) for job in jobs]
         for job in jobs:
             driver.release(job)
@@ -69,7 +74,7 @@ def gate(count: int, temperature: float) -> int:
     asked = prompts(count)
     plain, speculative = (
         Driver(TextPipeline.load(MODEL, name="upbeat-text", settings=settings))
-        for settings in (TextSettings(drafters=()), TextSettings())
+        for settings in (TextSettings(drafters=()), TextSettings(draft=str(DRAFT)))
     )
     wanted, found = answers(plain, asked, temperature), answers(speculative, asked, temperature)
     for number, ((one, begin), (other, _)) in enumerate(zip(wanted, found, strict=True)):
