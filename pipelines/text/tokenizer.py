@@ -31,7 +31,9 @@ class ChatTokenizer:
         raw = read_json(path)
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
+        except Exception as error:
+            if type(error) is not Exception:  # the library raises plain ones
+                raise
             raise ModelBroken(f"{path}: {error}") from error
         if self._tokenizer.get_vocab_size() > vocab:
             raise ModelBroken(f"{path}: {self._tokenizer.get_vocab_size()} tokens, config.json has {vocab}")
