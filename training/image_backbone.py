@@ -71,10 +71,13 @@ def cell_loss(logits: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
 
 
 def draw_times(rows: int) -> torch.Tensor:
-    """int64 (rows,) in [0, 999], stratified; twice as dense in the middle, where shapes are settled."""
+    """int64 (rows,) in [0, 999], stratified; densest around 660, where it is settled what stands where.
+
+    Three times as dense in the middle as at the ends, then shifted towards noise by two (Esser et al. 2024).
+    """
     even = (torch.rand(rows) + torch.randperm(rows)) / rows
     times = even + torch.sin(2 * torch.pi * even) / (4 * torch.pi)
-    return (times * 1000).long().clamp(0, 999)
+    return (2000 * times / (1 + times)).long().clamp(0, 999)
 
 
 class _Ema:
@@ -176,17 +179,22 @@ class Trainer:
         return True
 
 
-def train_backbone(work: Path, backbone: Backbone, hours: float, seed: int = 0, device: str = "cpu") -> None:
-    """Trains, or resumes, a backbone for `hours` of working time; state in `work`/NAME.pt."""
-    torch.manual_seed(seed)
+def train_backbone(
+    work: Path, backbone: Backbone, hours: float, seed: int = 0, device: str = "cpu", peak: float = 1.0
+) -> None:
+    """Trains, or resumes, a backbone for `hours` of working time; state in `work`/NAME.pt.
+
+    The learning rate rises to `peak` of the backbone's own, then falls.
+    """
     trainer = Trainer(work, backbone, device)
     trainer.resume()
+    torch.manual_seed(seed + trainer.step)
     pool = LatentPool(work, seed + trainer.step)
     smooth = [0.0, 0.0]
     with TrainingClock(hours, trainer.spent_s) as clock:
         while clock.progress < 1.0:
             error, labels = trainer.loss(*pool.batch(backbone.batch))
-            trainer.update(error + _CELL_WEIGHT * labels, clock.learning_rate(1.0, floor=0.01))
+            trainer.update(error + _CELL_WEIGHT * labels, clock.learning_rate(peak, floor=0.01))
             for index, value in enumerate((float(error.detach()), float(labels.detach()))):
                 smooth[index] = 0.98 * smooth[index] + 0.02 * value if smooth[index] else value
             clock.report(f"{backbone.name} step {trainer.step} loss {smooth[0]:.4f} cells {smooth[1]:.3f}")

@@ -21,7 +21,7 @@ from training.image_renderer import render_placed
 from training.image_scene import draw_scene, is_held_out
 from training.image_vae import Pictures, encode
 
-SHARD: Final = 2048
+SHARD: Final = 512
 CAPTIONS_EACH: Final = 4
 _PAIRS: Final = 0.5  # share of two-object scenes: they take longest to learn
 
@@ -38,7 +38,8 @@ def _make_shard(vae: Any, rng: np.random.Generator) -> dict[str, Any]:
         pictures.append(picture)
         labels.append(cells(placed))
         captions.append([caption(scene, rng) for _ in range(CAPTIONS_EACH)])
-    latents = encode(vae, np.stack(pictures)).half()
+    with torch.autocast("cpu", torch.bfloat16):  # half the time, and 1 % of noise
+        latents = encode(vae, np.stack(pictures)).half()
     return {"latents": latents, "cells": torch.from_numpy(np.stack(labels)), "captions": captions}
 
 

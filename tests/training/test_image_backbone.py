@@ -103,10 +103,10 @@ def test_a_stage_says_what_is_missing(tmp_path: Path, work: Path) -> None:
         averaged(work, other)
 
 
-def test_times_are_twice_as_dense_in_the_middle() -> None:
+def test_times_are_densest_where_places_are_settled() -> None:
     torch.manual_seed(3)
     times = torch.cat([draw_times(50) for _ in range(400)])
     shares = torch.histc(times.float(), 10, 0, 1000) / len(times)
     assert times.dtype == torch.int64
-    assert float(shares[4:6].mean()) > 2 * float(shares[[0, 9]].mean())
-    assert float(shares.min()) > 0.05
+    assert 5 <= int(shares.argmax()) <= 7
+    assert float(shares.min()) > 0.025
