@@ -6,8 +6,10 @@ import math
 
 import pytest
 
-from benchmarks.partial_cases import bin_of, long_prompt
-from benchmarks.partial_prompt import answered, check_equal, ratios, summary
+from benchmarks.partial_arms import differing, ratios, summary
+from benchmarks.partial_cases import Case, bin_of, long_prompt
+from benchmarks.partial_crowd import answered, judged, scored
+from benchmarks.partial_sections import put_right
 from benchmarks.virtual import SkippingClock, Turn
 from pipelines.messages import Usage
 
@@ -16,10 +18,31 @@ def turn(text: str = "a", first_ms: float = 10.0, **usage: int) -> Turn:
     return Turn(text=text, first_token_ms=first_ms, last_token_ms=2 * first_ms, usage=Usage(**usage))
 
 
-def test_an_answer_that_differs_fails_the_run() -> None:
-    check_equal("x", {"cold": [turn()], "answer ahead": [turn()], "think ahead": [turn("b")]})
-    with pytest.raises(AssertionError, match="x: answer ahead says 'b', the full prompt 'a'"):
-        check_equal("x", {"cold": [turn()], "answer ahead": [turn("b")]})
+def test_an_answer_that_differs_is_found() -> None:
+    assert not differing({"cold": [turn()], "answer ahead": [turn()], "think ahead": [turn("b")]})
+    found = differing({"cold": [turn()], "answer ahead": [turn("b")]})
+    assert found == ["answer ahead, prompt 0: 'b', the full prompt 'a'"]
+
+
+def test_growth_of_the_median_with_its_interval() -> None:
+    row = judged(3, [[10.0, 20.0, 30.0]] * 4, [[12.0, 22.0, 33.0]] * 4)
+    assert row["growth"] == pytest.approx(0.1)
+    assert row["interval"][0] <= 0.1 <= row["interval"][1]
+
+
+def test_points_lost_by_thinking_with_their_bound() -> None:
+    cases = [Case("?", 1, expected="7")] * 4
+    row = scored(cases, {"full prompt": ["7"] * 3, "answer ahead": ["7", "8", "7"], "think ahead": ["6"] * 3})
+    assert row["problems"] == 3
+    assert row["answers ahead that differ from the full prompt's"] == 1
+    assert row["points lost by thinking ahead"] == row["one-sided 95 % bound"] == 100.0
+
+
+def test_a_word_is_put_right_with_the_commit() -> None:
+    text = "Anna has three apples and buys seventeen more. How many has she?"
+    script = put_right(text)
+    assert script.text == text
+    assert "sevente" in script.edits[-1].text and script.edits[-2].text == "?"
 
 
 def test_medians_shares_and_ratios() -> None:
