@@ -77,7 +77,7 @@ def section(name: str, arms: Arms, cases: list[Case], how: Typed, which: tuple[s
 
 
 def differing(found: dict[str, list[Turn]]) -> list[str]:
-    """What breaks the determinism contract: what is said does not depend on what was done before the commit."""
+    """What breaks the determinism contract: answers do not depend on what was done before the commit."""
     return [
         f"{arm}, prompt {place}: {ours.text!r}, the full prompt {cold.text!r}"
         for arm in EXACT
