@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -33,7 +34,7 @@ class Arms:
     """One server's sessions; every run has a tenant of its own, so that no cached prefix is shared."""
 
     def __init__(self, pipelines: dict[str, Pipeline], **plan: Any) -> None:
-        self.typists = Typists(pipelines)
+        self.typists = Typists(pipelines, running=time.thread_time)
         self._infos = {pipeline.info.modality: pipeline.info for pipeline in pipelines.values()}
         self._plan = plan
         self._tenants = itertools.count()

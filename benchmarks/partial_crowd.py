@@ -17,7 +17,7 @@ from clients.edits import Edit, EditScript, typed
 from pipelines.contract import Pipeline
 
 TOGETHER = 64
-ROUNDS = 4
+ROUNDS = 6
 MODES = {"full prompt": COLD, "answer ahead": AHEAD["answer ahead"], "think ahead": AHEAD["think ahead"]}
 
 

@@ -5,15 +5,16 @@ Every prompt is answered by the same server, models and settings in several arms
     warm      the same, the very same prompt having been answered before: its prefix is cached
     prefill, answer ahead, think ahead   the three modes, while the prompt is typed or spoken
 The commit is sent with the last character. Sessions, executor and pipelines are the server's own, on one
-thread and one torch thread, on a clock that skips idle time (`benchmarks.virtual`); one section goes over
-gRPC in real time. Answers are greedy; those of cold, warm, prefill and answer ahead must be equal, or the run
-fails.
+thread and one torch thread, on a clock that skips idle time and counts that thread's processor time
+(`benchmarks.virtual`); one section goes over gRPC in real time. Answers are greedy; those of cold, warm,
+prefill and answer ahead must be equal, or the run fails.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import hashlib
 import json
 import sys
@@ -38,6 +39,7 @@ def main() -> None:
     """Command line."""
     options = parsed()
     torch.set_num_threads(1)
+    weights()
     prompts = options.prompts or (QUICK if options.quick else USUAL)
     sections: Row = {}
     if options.only == "real":
@@ -85,17 +87,23 @@ def fill(sections: Row, pipelines: dict[str, Pipeline], options: argparse.Namesp
         sections |= SECTIONS[options.only](pipelines, prompts)
 
 
+@functools.cache
+def weights() -> str:
+    """Which ones they are, as they were when first asked."""
+    path = EMBEDDED / "upbeat-text" / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def write(path: Path, sections: Row, prompts: int) -> None:
     """The sections with what they rest on."""
     row: Row = next((each for each in sections.values() if "against" in each), {"arms": {}, "against": {}})
     gains = row["against"].get("cold, answer ahead", {})
-    weights = (EMBEDDED / "upbeat-text" / "model.safetensors").read_bytes()
     settings = {"prompts": prompts, "threads": 1, "policy": DEFAULT, "answer_tokens": ANSWER.max_tokens}
     report = {
         "name": "partial_prompt",
         "hardware": machine(),
         "command": machine()["command"],
-        "settings": settings | {"text weights, sha256": hashlib.sha256(weights).hexdigest()[:16]},
+        "settings": settings | {"text weights, sha256": weights()},
         "baseline": row["arms"].get("cold", {}),
         "upbeat": row["arms"].get("answer ahead", {}),
         "ratios": {metric: each["ratio"] for metric, each in gains.items()},

@@ -80,8 +80,8 @@ class DeviceExecutor:
         self._scheduler = scheduler
         self._device = device
         self._budget = budget
-        # Spare time may end at any moment: its slices are short, and so are the ways to their yields.
-        self._spare = Budget(budget.gap_ms / 2, budget.gap_ms / 2)
+        # Where others may come at any moment, slices in spare time are short, and so are the ways to yields.
+        self._spare = Budget(budget.gap_ms / 4, budget.gap_ms / 4)
         self._emit_out = emit
         self._send_trace = send_trace
         self._clock = clock
@@ -195,7 +195,8 @@ class DeviceExecutor:
         while True:
             try:
                 ready = self._scheduler.ready(slot.pipeline, slot.rank)
-                budget = self._spare if slot.rank == SPARE else self._budget
+                spare = slot.rank == SPARE and self._book.sessions > 1
+                budget = self._spare if spare else self._budget
                 batch = guarded("planning", partial(pipeline.plan, ready, budget))
             except Pressure:
                 if not self._make_room(slot):

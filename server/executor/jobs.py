@@ -73,6 +73,11 @@ class JobBook:
     def __len__(self) -> int:
         return len(self._jobs)
 
+    @property
+    def sessions(self) -> int:
+        """How many conversations have a job."""
+        return len({job.session_id for job in self._jobs.values()})
+
     def live(self, pipeline: str) -> Iterator[Job]:
         """The pipeline's jobs that are neither cancelled nor finished."""
         return (job for job in self._present() if job.pipeline == pipeline)

@@ -117,6 +117,7 @@ class Bench:
         committed: bool = True,
         consumer: int = 0,
         first: Input | None = None,
+        session: str = "s",
     ) -> int:
         self._ids += 1
         wanted = request(what) if isinstance(what, int) else what
@@ -124,7 +125,7 @@ class Bench:
             Submit(
                 self._ids,
                 pipeline,
-                "s",
+                session,
                 f"turn-{self._ids}",
                 tenant,
                 job_class,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pipelines.contract import SPARE, Job
+from collections.abc import Iterable
+
+from pipelines.contract import SPARE, Batch, Budget, Job
 from pipelines.messages import JobClass, PromptRevision, TextRequest
 from server.executor.accounts import AHEAD_BURST_MS, AHEAD_SHARE, SESSIONS_KEPT, AheadAccounts
 from server.executor.scheduler import Running, Scheduler, Slot, Start
@@ -126,3 +128,25 @@ def test_of_revisions_that_come_during_a_slice_the_last_one_counts() -> None:
     typed = bench.submit(I, 2, committed=False, first=PromptRevision(1, "x", final=False))
     bench.run()
     assert seen == [1, 8]
+
+
+def test_slices_in_spare_time_are_short_where_others_may_come() -> None:
+    class Sizing(ToyPipeline):
+        def plan(self, ready: Iterable[Job], budget: Budget) -> Batch | None:
+            batch = super().plan(ready, budget)
+            if batch is not None and batch.rows[0].rank == SPARE:
+                sizes.append(budget.slice_ms)
+            return batch
+
+        def update(self, job: Job, prepared: object) -> None:
+            job.state.waiting_for_text = False
+
+    sizes: list[float] = []
+    bench = Bench(Sizing(points=1), yield_ms=100.0)
+    bench.submit(I, 10, committed=False, first=PromptRevision(1, "x", final=False))
+    bench.run()
+    alone, sizes[:] = set(sizes), ()
+    bench.submit(B, 1, credits=0, session="other")
+    bench.submit(I, 10, committed=False, first=PromptRevision(1, "x", final=False))
+    bench.run()
+    assert (alone, set(sizes)) == ({60.0}, {DELAY_MS / 4})
