@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from pipelines.messages import Sampling
 from pipelines.simultaneous.policies import POLICIES, policy
 from pipelines.text.pipeline import TextPipeline
 from pipelines.text.settings import TextSettings
+from server.executor import accounts
 from server.plan import Ahead, Mode, Plan
 from tests.text_driver import Folders
 
@@ -26,6 +28,7 @@ HOW = st.builds(
     seed=st.integers(0, 2),
     stop=st.sampled_from([(), ("o",)]),
 )
+PIECES = ("ab ", "seven ", "? ", "plus five. ", "")
 EDITS = st.lists(
     st.tuples(st.sampled_from([0.1, 4.0, 30.0, 400.0]), st.integers(0, 30), st.text("ab .,?7", max_size=6)),
     max_size=8,
@@ -104,3 +107,32 @@ def test_what_is_typed_slowly_is_answered_at_once(server: Server) -> None:
     assert turn.passes <= 1
     assert turn.usage.accepted_tokens == turn.usage.completion_tokens == 9
     assert turn.first_token_ms == pytest.approx(turn.last_token_ms)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_at_once_and_in_debt_are_answered_as_when_alone(
+    server: Server, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Whatever rides, waits in spare time, is suspended, put off or thrown away: nothing stale is said."""
+    monkeypatch.setattr(accounts, "AHEAD_BURST_MS", 1.0)
+    monkeypatch.setattr(accounts, "AHEAD_SHARE", 0.001)
+    rng = random.Random(seed)
+    scripts = [
+        scripted([(rng.choice((0.1, 4.0, 30.0)), rng.randrange(30), rng.choice(PIECES)) for _ in range(12)])
+        for _ in range(8)
+    ]
+    flood = (Edit(float(ms), 0, f"{ms} " + "word " * min(30, ms)) for ms in range(100))
+    scripts.append(EditScript((*flood, Edit(100.0, 0, "what now?"))))
+    ahead = Ahead(mode=Mode.ANSWER_AHEAD, policy=policy("wait_k=1", ""))
+    how = Sampling(max_tokens=9)
+    plans = [
+        Plan(tenant=f"{seed} {n % 3}", text=server.pipeline.info, sampling=how, ahead=ahead)
+        for n in range(len(scripts))
+    ]
+    with torch.inference_mode():
+        turns = server.typists.turns(
+            [(plan, script, 0.0) for plan, script in zip(plans, scripts, strict=True)]
+        )
+    for turn, script in zip(turns, scripts, strict=True):
+        whole = EditScript((Edit(0.0, 0, script.text),))
+        assert turn.text == server.turn(whole, how, Ahead(mode=Mode.OFF), "whole").text

@@ -147,6 +147,7 @@ def test_slices_in_spare_time_are_short_where_others_may_come() -> None:
     bench.run()
     alone, sizes[:] = set(sizes), ()
     bench.submit(B, 1, credits=0, session="other")
+    bench.run()
     bench.submit(I, 10, committed=False, first=PromptRevision(1, "x", final=False))
     bench.run()
     assert (alone, set(sizes)) == ({60.0}, {DELAY_MS / 4})
