@@ -21,8 +21,8 @@ def heard(pipelines: dict[str, Pipeline], seconds: float) -> dict[str, float]:
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            speed = capacity(pipelines)
-            return report(measure(pipelines, max(LEAST, int(speed / 2)), seconds), speed)
+            speed, sentence_s = capacity(pipelines)
+            return report(measure(pipelines, max(LEAST, int(speed / 2)), seconds, sentence_s), speed)
     finally:
         torch.set_num_threads(threads)
 
