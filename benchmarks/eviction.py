@@ -1,9 +1,10 @@
 """Evicted KV: moved, or computed again? `python -m benchmarks.eviction [--quick] [--json FILE]`.
 
-Answers of class BATCH fill a pool of two contexts; chats come and take the memory away, again and again. The
-same arrivals with and without swap, window by window in alternating order, from rest. Time is a core's CPU
-time (`timeline`). Gates: what both arms did is recorded and done again on fresh pipelines without suspension;
-every emission must be bit-equal. With and without swap the answers are the same, but for near-ties.
+Answers to long prompts, of class BATCH, fill the pool; chats come in threes and take the memory away, again
+and again. The same arrivals with and without swap, window by window in alternating order, from rest. Time
+is a core's CPU time (`timeline`). Gates: what both arms did is recorded and done again on fresh pipelines
+without suspension; every emission must be bit-equal. With and without swap the answers are the same, but
+for near-ties.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ from server.executor.scheduler import Scheduler
 ARMS = {"computed again": False, "moved": True}
 LONG = Sizes(filler=20, long_tokens=100)
 CHAT = Sizes(chat_tokens=24)
-EVERY_S = 0.12
+EVERY_S, TOGETHER = 0.3, 3
 
 
 def pipelines(swap: bool) -> dict[str, Pipeline]:
     """The embedded text model with little memory. No drafts: their lengths follow the clock."""
-    settings = TextSettings(kv_tokens=1024, max_jobs=4096, swap=swap, drafters=(), prefix_reuse=False)
+    settings = TextSettings(kv_tokens=512, max_jobs=4096, swap=swap, drafters=(), prefix_reuse=False)
     folder = EMBEDDED / "upbeat-text"
     return {"upbeat-text": TextPipeline.load(folder, name="upbeat-text", settings=settings)}
 
 
 def plan(models: dict[str, Pipeline], chats: int, seed: int) -> list[Arrival]:
     """Long prompts with long answers that are there from the start, and a chat every so often."""
-    long = [0.0] * max(2, chats // 6)
+    long = [0.0] * (chats // TOGETHER)
     behind = arrivals(models, long, seed, {"long": 1.0}, LONG)
-    times = [EVERY_S * number for number in range(1, chats + 1)]
+    times = [EVERY_S * (1 + number // TOGETHER) for number in range(chats)]
     return [*behind, *arrivals(models, times, seed + 1, {"chat": 1.0}, CHAT)]
 
 
