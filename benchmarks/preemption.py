@@ -106,6 +106,8 @@ def measure(bench: Bench, arrivals_wanted: int, window: int) -> dict[str, object
         load = SATURATED if bench.options.setting == "qllm" else LOAD
         kept = {"rate": load * bench.capacity(60), "load": load, "replayed_suspensions": suspensions}
         kept |= {"alone": alone, "windows": []}
+    else:
+        bench.capacity(60)  # a fresh process: costs are learned before anything is measured
     while len(kept["windows"]) * window < arrivals_wanted:
         number, start = len(kept["windows"]), time.perf_counter()
         done = bench.window(number, window, kept["rate"])
