@@ -49,11 +49,11 @@ def _cancel(steps: Iterator[Emission | None], order: random.Random) -> float:
     """Milliseconds from a moment inside a random gap until the slice is closed."""
     gap_ms = 0.0
     for _ in range(order.randint(1, 60)):
-        begin = time.perf_counter()
+        begin = time.thread_time()
         ended = next(steps, "end") == "end"
-        gap_ms = 1000 * (time.perf_counter() - begin)
+        gap_ms = 1000 * (time.thread_time() - begin)
         if ended:
             break
-    begin = time.perf_counter()
+    begin = time.thread_time()
     steps.close()  # type: ignore[attr-defined]
-    return order.random() * gap_ms + 1000 * (time.perf_counter() - begin)
+    return order.random() * gap_ms + 1000 * (time.thread_time() - begin)

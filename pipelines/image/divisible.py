@@ -195,6 +195,21 @@ def _planewise(func: Function, x: torch.Tensor, *args: Any, **kwargs: Any) -> An
     return _in_slices(lambda piece: func(piece, *args, **kwargs), (x,), PIECE_ELEMENTS // 4)
 
 
+def _pixel_shuffle(func: Function, x: torch.Tensor, factor: int) -> torch.Tensor:
+    """Output channels, of all images together."""
+    group = factor * factor
+    channels = x.shape[1] // group
+    together = _share(PIECE_ELEMENTS, x.numel() // channels, channels)
+    if together == channels:
+        return _in_one_go(func, x, factor)  # type: ignore[no-any-return]
+    out = x.new_empty((x.shape[0], channels, x.shape[2] * factor, x.shape[3] * factor))
+    for first in range(0, channels, together):
+        point()
+        piece = x[:, first * group : (first + together) * group]
+        out[:, first : first + together] = func(piece, factor)
+    return out
+
+
 def _in_slices(func: Function, args: tuple[Any, ...], limit: int) -> Any:
     """Slices of the first two dimensions, tensors broadcast against each other."""
     tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
@@ -268,17 +283,20 @@ _DIVIDERS: Final[dict[Any, Function]] = {
     nnf.group_norm: _group_norm,
     nnf.layer_norm: _planewise,
     nnf.interpolate: _planewise,
+    nnf.pixel_shuffle: _pixel_shuffle,
     torch.cat: _cat,
     torch.Tensor.reshape: _reshape,
     **dict.fromkeys(
         (
             nnf.silu,
             nnf.gelu,
+            nnf.relu,
             torch.sigmoid,
             torch.Tensor.add,
             torch.Tensor.mul,
             torch.Tensor.sub,
             torch.Tensor.div,
+            torch.Tensor.pow,
             torch.Tensor.contiguous,
             torch.Tensor.clone,
         ),

@@ -27,17 +27,21 @@ _TOP: Final = ("model_index.json", "upbeat.json")
 _NETWORK, _ENCODER = ("diffusers", "diffusion_pytorch_model"), ("transformers", "model")
 _CLASSES: Final = {
     "UNet2DConditionModel": _NETWORK,
+    "AutoencoderDC": _NETWORK,
     "AutoencoderKL": _NETWORK,
     "CLIPTextModel": _ENCODER,
     "CLIPTextModelWithProjection": _ENCODER,
     "ControlNetModel": _NETWORK,
     "FluxTransformer2DModel": _NETWORK,
+    "Gemma2Model": _ENCODER,
     "PixArtTransformer2DModel": _NETWORK,
     "SD3Transformer2DModel": _NETWORK,
+    "SanaTransformer2DModel": _NETWORK,
     "T5EncoderModel": _ENCODER,
 }
 _VOCABULARIES: Final = {
     "CLIPTokenizer": ("vocab.json", "merges.txt"),
+    "GemmaTokenizer": ("tokenizer.model",),
     "T5Tokenizer": ("spiece.model",),
 }
 

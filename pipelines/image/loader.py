@@ -13,6 +13,7 @@ from pipelines.errors import ModelBroken, Unsupported
 from pipelines.image.backbones import (
     flux,
     pixart,
+    sana,
     stable_diffusion,
     stable_diffusion_3,
     stable_diffusion_xl,
@@ -78,6 +79,7 @@ FAMILIES: Final = {
     "FluxPipeline": Family("flux", flux.PARTS, flux.UNSUPPORTED, flux.Flux, linear=True),
     "PixArtAlphaPipeline": _PIXART,
     "PixArtSigmaPipeline": _PIXART,
+    "SanaPipeline": Family("sana", sana.PARTS, sana.UNSUPPORTED, sana.Sana, vae=("AutoencoderDC",)),
 }
 
 

@@ -18,6 +18,8 @@ _BLOCKS: Final = (
     "FeedForward",
     "FluxAttention",
     "FluxSingleTransformerBlock",
+    "Gemma2Attention",
+    "Gemma2MLP",
     "T5Attention",
     "T5LayerFF",
 )

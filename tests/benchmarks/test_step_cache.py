@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.cache_calibration import Paths, masks_by_length, record, write
+from benchmarks.cache_calibration import Paths, masks_by_evaluations, masks_by_length, polished, record, write
 from benchmarks.image_arrivals import Arm, continuous, one_by_one, requests, run, static
 from benchmarks.image_metrics import latent_psnr, pixel_psnr, ssim
 from benchmarks.image_runs import Drawn, Runs
@@ -63,6 +63,8 @@ def test_runs_record_and_arrive(tmp_path: Path) -> None:
     with torch.inference_mode():
         paths = record(runs, ["red", "blue"], 10, 0)
         assert paths.noise.shape[:2] == (10, 2)
+        mask = polished(runs, paths, ["red"], (0, 2, 8), 0, 3)
+        assert mask[0] == 0 and len(mask) == 3
         drawn = runs.draw(["red", "blue"], steps=10, level="fast")
         assert (drawn.evaluations, drawn.skipped) == ([8, 8], [2, 2])
         asked = requests(["red"], 4, 0)
@@ -78,19 +80,23 @@ def test_runs_record_and_arrive(tmp_path: Path) -> None:
     assert read is not None and read.mask("fast", 10) == {0, 5}
 
 
-def test_the_embedded_masks_skip_most_steps() -> None:
-    content = json.loads((EMBEDDED / "step_cache.json").read_text())
-    masks = read_masks(EMBEDDED)
+@pytest.mark.parametrize("model", ["upbeat-image-unet", "upbeat-image-dit"])
+def test_the_embedded_masks_skip_most_steps(model: str) -> None:
+    folder = EMBEDDED.parent / model
+    content = json.loads((folder / "step_cache.json").read_text())
+    masks = read_masks(folder)
     assert masks is not None
+    assert all(len(mask) == length for length, mask in masks_by_evaluations(folder).items())
     for steps in map(int, content["masks"]):
         assert len(masks.mask("fast", steps)) <= len(masks.mask("balanced", steps)) <= steps / 2
 
 
 @pytest.mark.slow
-def test_levels_keep_their_word() -> None:
+@pytest.mark.parametrize("model", ["upbeat-image-unet", "upbeat-image-dit"])
+def test_levels_keep_their_word(model: str) -> None:
     """On unseen captions: 35 dB and 30 dB of PSNR, pixels and latents, in the mean."""
     captions = [caption for _, caption in unseen(8, 31)]
-    runs = Runs(EMBEDDED)
+    runs = Runs(EMBEDDED.parent / model)
     with torch.inference_mode():
         for steps in (16, 28, 40):
             wanted = runs.draw(captions, steps=steps)

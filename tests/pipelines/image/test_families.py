@@ -19,6 +19,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -231,6 +234,63 @@ def sigma(clip_tokenizer: Any) -> Parts:
     }
 
 
+def gemma_tokenizer() -> Any:
+    """Characters; padding on the left, as Gemma's own has it."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    characters = ["▁", "\n", *(chr(code) for code in range(33, 127))]
+    vocab = {token: number for number, token in enumerate((*special, *characters))}
+    return GemmaTokenizer(vocab=vocab, merges=[], padding_side="left", model_max_length=4096)
+
+
+def sana(clip_tokenizer: Any) -> Parts:
+    """Linear attention, an autoencoder without a posterior, a language model as text encoder."""
+    characters = gemma_tokenizer()
+    text = Gemma2Config(
+        vocab_size=len(characters),
+        hidden_size=WIDTH,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        query_pre_attn_scalar=16,
+    )
+    return {
+        "transformer": diffusers.SanaTransformer2DModel(
+            in_channels=8,
+            out_channels=8,
+            num_attention_heads=4,
+            attention_head_dim=8,
+            num_layers=3,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=16,
+            cross_attention_dim=32,
+            caption_channels=WIDTH,
+            sample_size=8,
+        ),
+        "text_encoder": Gemma2Model(text),
+        "tokenizer": characters,
+        "vae": deep_vae(),
+        "scheduler": diffusers.DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+    }
+
+
+def deep_vae(widths: tuple[int, ...] = (8, 16, 16), channels: int = 8) -> Any:
+    """Residual blocks, and at the bottom linear attention at two scales."""
+    levels = len(widths)
+    deep: dict[str, Any] = {}
+    for end in ("encoder", "decoder"):
+        deep[f"{end}_block_types"] = ("ResBlock",) * (levels - 1) + ("EfficientViTBlock",)
+        deep[f"{end}_block_out_channels"] = widths
+        deep[f"{end}_layers_per_block"] = (1,) * levels
+        deep[f"{end}_qkv_multiscales"] = ((),) * (levels - 1) + ((5,),)
+    return diffusers.AutoencoderDC(
+        latent_channels=channels, attention_head_dim=8, scaling_factor=0.41, **deep
+    )
+
+
 def sd3(clip_tokenizer: Any, **scheduler: Any) -> Parts:
     """A flow, three text encoders."""
     pieces = t5_tokenizer()
@@ -325,6 +385,7 @@ CASES: dict[str, tuple[str, Make, dict[str, Any]]] = {
     ),
     "sd3": ("StableDiffusion3Pipeline", sd3, {}),
     "sd3-shifted": ("StableDiffusion3Pipeline", sd3_shifted, {}),
+    "sana": ("SanaPipeline", sana, {"clean_caption": False, "use_resolution_binning": False}),
     "flux-dev": ("FluxPipeline", flux_dev, {}),
     "flux-schnell": ("FluxPipeline", flux_schnell, {}),
 }
@@ -404,7 +465,7 @@ def unpacked(latents: torch.Tensor, name: str, width: int, height: int) -> torch
     ("name", "guidance"),
     [
         *((name, 4.5) for name in CASES if name not in CONTROL),
-        *((name, 1.0) for name in ("turbo", "xl", "sd3")),
+        *((name, 1.0) for name in ("turbo", "xl", "sd3", "sana")),
     ],
 )
 def test_latents_equal_diffusers(
@@ -416,24 +477,44 @@ def test_latents_equal_diffusers(
 ) -> None:
     driver = driver_of(pipelines(name))
     negative = "blue" if guidance > 1 and name not in FLUX else ""
-    options: dict[str, Any] = {"width": 64, "height": 80, "steps": 4, "guidance": guidance, "seed": 5}
+    height = 96 if name == "sana" else 80
+    options: dict[str, Any] = {"width": 64, "height": height, "steps": 4, "guidance": guidance, "seed": 5}
     job = driver.admit("a red star", negative_prompt=negative, **options)
     driver.finish(job)
     wanted = peer_of(folders(name), name)(
         "a red star",
         width=64,
-        height=80,
+        height=height,
         generator=torch.Generator().manual_seed(5),
         output_type="latent",
         **call_of(name, 4, guidance, negative),
     ).images
-    wanted = unpacked(wanted, name, 64, 80)
+    wanted = unpacked(wanted, name, 64, height)
     assert wanted.std() > 0.1
     torch.testing.assert_close(driver.latents[job.id], wanted, atol=1e-3, rtol=0)
-    assert driver.image(job).shape == (80, 64, 3)
+    assert driver.image(job).shape == (height, 64, 3)
 
 
-@pytest.mark.parametrize("name", ["lcm", "xl", "sigma", "sd3", "flux-dev"])
+def test_pictures_of_deep_autoencoders_equal_diffusers(
+    pipelines: Callable[[str], ImagePipeline],
+    folders: Callable[[str], Path],
+    driver_of: Callable[[ImagePipeline], Any],
+) -> None:
+    """And their latents, where an image is to start from."""
+    driver = driver_of(pipelines("sana"))
+    job = driver.admit("red", width=64, height=64, steps=2, seed=3)
+    driver.finish(job)
+    peer = peer_of(folders("sana"), "sana").vae
+    scale = peer.config.scaling_factor
+    with torch.inference_mode():
+        wanted = peer.decode(driver.latents[job.id] / scale, return_dict=False)[0]
+        pixels = torch.from_numpy(driver.image(job)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        assert (wanted.clamp(-1, 1) - pixels).abs().max() <= 1.01 / 255
+        found = pipelines("sana")._parts.vae.encode(driver.image(job), torch.zeros(1))
+        torch.testing.assert_close(found, peer.encode(pixels, return_dict=False)[0] * scale)
+
+
+@pytest.mark.parametrize("name", ["lcm", "xl", "sigma", "sana", "sd3", "flux-dev"])
 def test_rows_in_company_equal_rows_alone(
     pipelines: Callable[[str], ImagePipeline], driver_of: Callable[[ImagePipeline], Any], name: str
 ) -> None:

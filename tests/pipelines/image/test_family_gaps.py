@@ -11,10 +11,18 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+)
 
 from pipelines.image.pipeline import ImagePipeline
 from pipelines.image.state import state_of
+from tests.pipelines.image.test_families import deep_vae, gemma_tokenizer
 
 PROMISED_MS = 25.0
 WIDTH, TOKENS = 64, 16
@@ -90,6 +98,37 @@ def pixart(tokenizer: Any) -> Any:
     )
 
 
+def sana(_tokenizer: Any) -> Any:
+    """Four of 20 blocks, a quarter of the width, and of the autoencoder's."""
+    characters = gemma_tokenizer()
+    text = Gemma2Config(
+        vocab_size=len(characters),
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+    )
+    return diffusers.SanaPipeline(
+        transformer=diffusers.SanaTransformer2DModel(
+            num_attention_heads=17,
+            num_layers=4,
+            num_cross_attention_heads=8,
+            cross_attention_head_dim=68,
+            cross_attention_dim=544,
+            caption_channels=WIDTH,
+            sample_size=16,
+        ),
+        text_encoder=Gemma2Model(text),
+        tokenizer=characters,
+        vae=deep_vae((32, 64, 128, 128, 256, 256), channels=32),
+        scheduler=diffusers.DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+    )
+
+
 @pytest.fixture(autouse=True)
 def no_long_collections() -> Iterator[None]:
     """As a device process has to, after loading."""
@@ -100,7 +139,7 @@ def no_long_collections() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [sd3, pixart])
+@pytest.mark.parametrize("make", [sd3, pixart, sana])
 def test_longest_gap_at_512(
     make: Callable[[Any], Any], folder: Path, tmp_path: Path, driver_of: Callable[[ImagePipeline], Any]
 ) -> None:

@@ -3,9 +3,7 @@ left behind."""
 
 from __future__ import annotations
 
-import gc
 import random
-import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.contract import Budget, Job
+from benchmarks.cache_lives import Life, Memory, lives_report
+from pipelines.contract import Job
 from pipelines.image.pipeline import ImagePipeline
 from pipelines.image.settings import STRATEGIES, ImageSettings
 from pipelines.image.state import state_of
@@ -193,100 +192,24 @@ def test_an_evicted_row_draws_the_same_picture(
     assert torch.equal(state_of(job).latents, state_of(twin).latents)
 
 
-def live_tensors() -> tuple[int, int]:
-    """How many tensors there are, and their bytes."""
-    gc.collect()
-    found = [each for each in gc.get_objects() if type(each) is torch.Tensor]
-    return len(found), sum(each.numel() * each.element_size() for each in found)
-
-
-def trouble(driver: Any, order: random.Random) -> None:
-    """A few jobs of any size, steps, level and sampler, run in company and cancelled anywhere."""
-    jobs = []
-    for _ in range(order.randint(1, 4)):
-        side = order.choice((64, 96))
-        jobs.append(
-            driver.admit(
-                order.choice(("red", "a blue ball", "x" * 30)),
-                width=side,
-                height=order.choice((64, side)),
-                steps=order.randint(1, 16),
-                guidance=order.choice((1.0, 4.0)),
-                seed=order.randint(0, 9),
-                scheduler=order.choice(("", "euler", "dpmpp_2m")),
-                cache_level=order.choice(("off", "balanced", "fast")),
-                preview_every=order.choice((0, 2)),
-            )
-        )
-    for _ in range(order.randint(0, 10)):
-        ready = [job for job in jobs if driver.pipeline.ready(job)]
-        if not ready:
-            break
-        order.shuffle(ready)
-        batch = driver.pipeline.plan(iter(ready), Budget(1e9, 25))
-        steps = driver.pipeline.run(batch)
-        for _ in range(order.choice((1, 5, 20, 10_000))):
-            if next(steps, "end") == "end":
-                break
-        steps.close()
-        driver.pipeline.observe(batch, 1.0)
-        if order.random() < 0.2:
-            gone = jobs.pop(order.randrange(len(jobs)))
-            driver.release(gone)
-            driver.emitted[gone.id].clear()
-    driver.release(*jobs)
-    for job in jobs:
-        driver.emitted[job.id].clear()
-
-
-def probes(driver: Any) -> list[torch.Tensor]:
-    """Pictures of each level, as latents."""
-    made = []
-    for level in ("off", "balanced", "fast"):
-        job = driver.admit("a red circle", steps=14, seed=7, cache_level=level, **SMALL)
-        driver.finish(job)
-        made.append(driver.latents.pop(job.id).clone())
-        driver.release(job)
-        driver.emitted[job.id].clear()
-    return made
-
-
-def suffer(model: ImagePipeline, driver: Any, rounds: int) -> list[tuple[int, int, int]]:
-    """`rounds` of trouble; after each tenth of them live tensors, their bytes, and peak memory in KiB."""
-    order, curve = random.Random(11), []
-    for number in range(1, rounds + 1):
-        trouble(driver, order)
-        if number % max(1, rounds // 10) == 0:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            curve.append((*live_tensors(), peak))
-    return curve
-
-
-def fresh_equal(strategy: str, folder: Path, driver_of: Callable[[ImagePipeline], Any], rounds: int) -> None:
-    """After all that, pictures as of a fresh model, and no tensor more than at first."""
-    settings = ImageSettings(step_cache=strategy)
-    fresh = driver_of(ImagePipeline.load(folder, name="tiny", settings=settings))
-    wanted = probes(fresh)
-    used = driver_of(ImagePipeline.load(folder, name="tiny", settings=settings))
-    curve = suffer(used.pipeline, used, rounds)
-    for tensors, size, peak in curve:
-        print(f"{strategy}: {tensors} tensors, {size / 1024:.0f} KiB; at most {peak / 1024:.0f} MiB")
-    for one, other in zip(wanted, probes(used), strict=True):
-        assert torch.equal(one, other)
-    assert curve[-1][:2] == curve[0][:2]
-    assert curve[-1][2] - curve[len(curve) // 2][2] < 8 * 1024
-
-
 @pytest.mark.parametrize("strategy", ["calibrated", "split"])
-def test_cancels_leave_nothing_behind(
-    folder: Path, driver_of: Callable[[ImagePipeline], Any], strategy: str
-) -> None:
-    fresh_equal(strategy, folder, driver_of, 6)
+def test_cancels_leave_nothing_behind(folder: Path, tmp_path: Path, strategy: str) -> None:
+    """Cancels and changes of size, steps, level, guidance, sampler and add-ons; then pictures as of a fresh
+    model, and no tensor more than at first."""
+    lives = [Life(folder, strategy, tmp_path) for _ in range(2)]
+    curve = lives[0].live(6)
+    assert lives[0].probes() == lives[1].probes()
+    assert curve[-1].tensors == curve[0].tensors
+    assert lives[0].cancels > 6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_thousand_cancels_leave_nothing_behind(
-    folder: Path, driver_of: Callable[[ImagePipeline], Any], strategy: str
-) -> None:
-    fresh_equal(strategy, folder, driver_of, 250)
+def test_a_thousand_cancels_leave_nothing_behind(folder: Path, strategy: str) -> None:
+    """Against a fresh process, and the process's memory is flat."""
+    report = lives_report(folder, strategy, 500)
+    assert report["cancels"] >= 1000
+    assert report["equal_to_a_fresh_process"] == "6 of 6"
+    curve = [Memory(*each) for each in report["curve"]]
+    assert (curve[-1].tensors, curve[-1].tensor_kib) == (curve[0].tensors, curve[0].tensor_kib)
+    assert curve[-1].most_mib - curve[len(curve) // 2].most_mib < 8
