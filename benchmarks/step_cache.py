@@ -71,9 +71,9 @@ def measure(folder: Path, quick: bool, parts: Sequence[str]) -> dict[str, Any]:
         report["large_model"] = large_model(EMBEDDED / "tokenizer", *sizes)
     if "arrivals" in parts:
         _, captions = some_captions(16, 77)
-        report["arrivals"] = arrivals_report(runs, captions, 12 if quick else 192)
+        report["arrivals"] = arrivals_report(runs, captions, 12 if quick else 96)
     if "cancels" in parts:
-        report["cancels"] = cancels_report(runs, 50 if quick else 1000)
+        report["cancels"] = cancels_report(runs, 50 if quick else 300)
     if "lives" in parts:
         report["lives"] = [lives_report(folder, "calibrated", 20 if quick else 1000)]
     return report

@@ -74,8 +74,8 @@ class Job:
     or to read (-inf before the first output); until `ahead_until_s` so much is left that the job need not
     be hurried. `in_slice` is true from plan until the slice has ended. `rank` is the class that the job
     stands in now (by inheritance, commitment, being ahead; SPARE behind them all); set when it is offered to
-    the scheduler.
-    `pressed`: at full quality the deadline would be missed, so `admit` lowers it where the client allows it.
+    the scheduler. `previewed_s`: when the last preview left. `pressed`: at full quality the deadline would be
+    missed, so `admit` lowers it where the client allows it.
     """
 
     id: int
@@ -94,6 +94,7 @@ class Job:
     consumer: Job | None = None
     state: Any = None
     pressed: bool = False
+    previewed_s: float = -math.inf
     cancelled: bool = False
     in_slice: bool = False
     served_ms: float = 0.0

@@ -94,12 +94,12 @@ class SpeechRequest(Value, frozen=True):
 class ImageRequest(Value, frozen=True):
     """width, height in pixels; 0 means the model's own size. guidance 0 means the model's default is used.
 
-    preview_every: a preview each n steps, 0 for none. mime: image/png, image/jpeg or image/webp;
-    quality 1..100 for the lossy ones. cache_level: "off", "balanced" (calibrated for 35 dB of PSNR
-    against off) or "fast" (30 dB). allow_lower_quality: under load steps are predicted as in "fast", then
-    fewer are taken, rather than none. loras: add-ons by name, with their weights. init_image: PNG, JPEG or
-    WebP to start from, none if empty; strength: how much of it may change, 0 to 1.
-    control_image: an image to follow, none if empty; control_strength: how strongly, 0 to 1.
+    preview_every: a preview each n steps, 0 for none; preview_ms: at least so long after the last one. mime:
+    image/png, image/jpeg or image/webp; quality 1..100 for the lossy ones. cache_level: "off", "balanced"
+    (calibrated for 35 dB of PSNR against off) or "fast" (30 dB). allow_lower_quality: under load steps are
+    predicted as in "fast", then fewer are taken, rather than none. loras: add-ons by name, with their
+    weights. init_image: PNG, JPEG or WebP to start from, none if empty; strength: how much of it may change,
+    0 to 1. control_image: an image to follow, none if empty; control_strength: how strongly, 0 to 1.
     """
 
     prompt: str
@@ -120,6 +120,7 @@ class ImageRequest(Value, frozen=True):
     strength: float = 0.8
     control_image: bytes = b""
     control_strength: float = 1.0
+    preview_ms: int = 0
 
 
 class TranscribeRequest(Value, frozen=True):

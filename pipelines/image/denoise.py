@@ -3,8 +3,8 @@
 Rows share only their size and how much of the network they need. An evaluation reads the rows' states and
 writes none; `advance`, the commit, applies each row's own sampler, and after it at once the steps that the
 row's cache predicts, up to the next that needs the network: so no row waits for another's skips. Guidance
-takes one pass (negative prompts first, then prompts; Ho and Salimans 2022) and is skipped for rows with
-guidance at most 1.
+takes one call (negative prompts first, then prompts; Ho and Salimans 2022) or, where that is cheaper, two,
+and is skipped for rows with guidance at most 1.
 """
 
 from __future__ import annotations
@@ -46,20 +46,30 @@ class Shown:
     output: torch.Tensor
 
 
-def evaluate(backbone: Backbone, rows: Sequence[ImageState], decision: Decision) -> list[Evaluated]:
-    """One evaluation for each row, FULL or PARTIAL for all, guidance applied. Writes to no state."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Said:
+    """What one call said: outputs, new texts and what the deep part said, for each of its passes."""
+
+    raw: torch.Tensor
+    texts: list[Projections | None]
+    deep: torch.Tensor | None
+
+
+def evaluate(
+    backbone: Backbone, rows: Sequence[ImageState], decision: Decision, apart: bool = False
+) -> list[Evaluated]:
+    """One evaluation for each row, FULL or PARTIAL for all, guidance applied, in one call of the network, or
+    `apart`: negative prompts in a call of their own. Writes to no state."""
     scaled = [row.model_input for row in rows]
     guided = [index for index, row in enumerate(rows) if row.plan.guided]
     # Negative prompts of the guided rows, then all prompts; (row, which of its passes).
     order = [*((index, 0) for index in guided), *((index, -1) for index in range(len(rows)))]
-    latents = torch.cat([scaled[index] for index, _ in order]).to(next(backbone.network.parameters()))
-    times = [float(rows[index].sampler.timesteps[rows[index].step]) for index, _ in order]
-    loras = [rows[index].plan.loras for index, _ in order]
-    call = _call(rows, order, decision)
-    with carrying(call), applied(loras, latents.device):
-        conditioning = [rows[index].conditioning_of(which) for index, which in order]
-        raw = backbone.evaluate(latents, torch.tensor(times, device=latents.device), conditioning).float()
-    texts = computed(call)
+    calls = (order[: len(guided)], order[len(guided) :]) if apart and guided else (order,)
+    said = [_called(backbone, rows, scaled, call, decision) for call in calls]
+    raw = torch.cat([each.raw for each in said])
+    texts = [text for each in said for text in each.texts]
+    kept = [each.deep for each in said if each.deep is not None]
+    deeps = torch.cat(kept) if kept else None
     evaluated: list[Evaluated] = []
     for index, row in enumerate(rows):
         places = [place for place, (owner, _) in enumerate(order) if owner == index]
@@ -67,7 +77,7 @@ def evaluate(backbone: Backbone, rows: Sequence[ImageState], decision: Decision)
         output = outputs[-1]
         if row.plan.guided:
             output = outputs[0] + row.plan.guidance * (outputs[1] - outputs[0])
-        deep = call.seen_deep[places] if call.seen_deep is not None and row.wants_deep else None
+        deep = deeps[places] if deeps is not None and row.wants_deep else None
         seen = Observation(scaled[index], output, deep)
         evaluated.append(Evaluated(decision, seen, tuple(texts[place] for place in places)))
     return evaluated
@@ -91,6 +101,24 @@ def advance(row: ImageState, evaluated: Evaluated) -> Shown | None:
             return shown
         seen = Observation(row.model_input, row.predicted())
         row.skipped += 1
+
+
+def _called(
+    backbone: Backbone,
+    rows: Sequence[ImageState],
+    scaled: Sequence[torch.Tensor],
+    order: Sequence[tuple[int, int]],
+    decision: Decision,
+) -> _Said:
+    """One call of the network over these passes: (row, which of its passes)."""
+    latents = torch.cat([scaled[index] for index, _ in order]).to(next(backbone.network.parameters()))
+    times = [float(rows[index].sampler.timesteps[rows[index].step]) for index, _ in order]
+    loras = [rows[index].plan.loras for index, _ in order]
+    call = _call(rows, order, decision)
+    with carrying(call), applied(loras, latents.device):
+        conditioning = [rows[index].conditioning_of(which) for index, which in order]
+        raw = backbone.evaluate(latents, torch.tensor(times, device=latents.device), conditioning).float()
+    return _Said(raw, computed(call), call.seen_deep)
 
 
 def _call(rows: Sequence[ImageState], order: Sequence[tuple[int, int]], decision: Decision) -> Call:

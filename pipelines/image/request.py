@@ -20,6 +20,7 @@ from pipelines.messages import ImageRequest
 MAX_STEPS: Final = 150
 MAX_GUIDANCE: Final = 30.0
 MAX_LORAS: Final = 8
+MAX_PREVIEW_MS: Final = 60_000
 MAX_LORA_WEIGHT: Final = 8.0
 MIN_SIDE: Final = 64
 MIMES: Final = ("image/png", "image/jpeg", "image/webp")
@@ -68,6 +69,7 @@ class Checker:
     def plan(self, request: ImageRequest) -> ImagePlan:
         """Raises: InvalidRequest naming the field and its limit, Unsupported naming the option."""
         _between("image.preview_every", request.preview_every, 0, MAX_STEPS, "0 for none")
+        _between("image.preview_ms", request.preview_ms, 0, MAX_PREVIEW_MS, "0 for as often as asked for")
         _between("image.quality", request.quality, 1, 100, "")
         _between("image.seed", request.seed, 0, 2**64 - 1, "")
         if not (math.isfinite(request.guidance) and 0 <= request.guidance <= MAX_GUIDANCE):

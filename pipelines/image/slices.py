@@ -50,11 +50,13 @@ def start(parts: Components, jobs: tuple[Job, ...]) -> Steps:
         row.latents, row.init = latents, None
 
 
-def evaluate(parts: Components, preview: PreviewMap, jobs: tuple[Job, ...], decision: Decision) -> Steps:
-    """One model evaluation of each row, and the predicted steps after it. A row for which the model computes
-    NaN fails alone."""
+def evaluate(
+    parts: Components, preview: PreviewMap, jobs: tuple[Job, ...], decision: Decision, apart: bool
+) -> Steps:
+    """One model evaluation of each row, and the predicted steps after it; `apart` as in `denoise.evaluate`.
+    A row for which the model computes NaN fails alone."""
     rows = [state_of(job) for job in jobs]
-    evaluated = yield from _points(lambda: denoise.evaluate(parts.backbone, rows, decision))
+    evaluated = yield from _points(lambda: denoise.evaluate(parts.backbone, rows, decision, apart))
     emissions: list[Emission] = []
     for job, row, result in zip(jobs, rows, evaluated, strict=True):
         if not result.finite:

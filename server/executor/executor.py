@@ -21,7 +21,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
-from pipelines.contract import SPARE, Batch, Budget, Emission, Emitted, Job, Pipeline, Pressure
+from pipelines.contract import (
+    SPARE,
+    Batch,
+    Budget,
+    Emission,
+    Emitted,
+    Job,
+    Pipeline,
+    Pressure,
+    RawImage,
+)
 from pipelines.device import Device
 from pipelines.errors import UpbeatError
 from pipelines.messages import (
@@ -37,6 +47,7 @@ from pipelines.messages import (
     Submit,
     TokenChunk,
 )
+from server.executor import previews
 from server.executor.activations import Activations
 from server.executor.counters import Counters
 from server.executor.guard import guarded
@@ -382,6 +393,8 @@ class DeviceExecutor:
             return
         if isinstance(chunk, Done | Failed):
             self._endings.append((job, chunk))
+            return
+        if isinstance(chunk, RawImage) and not previews.due(job, chunk, self._clock()):
             return
         job.credits -= 1
         if isinstance(chunk, TokenChunk) and job.consumer is None and job.job_class <= JobClass.INTERACTIVE:

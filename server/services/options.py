@@ -32,6 +32,7 @@ MAX_SCOPE_CHARS = 256
 MAX_PROMPT_CHARS = 10_000
 MAX_TOP_K = 1 << 20
 MAX_STEPS = 150
+MAX_PREVIEW_MS = 60_000
 MAX_LORAS = 8
 MAX_IMAGE_BYTES = 16 << 20
 MAX_LORA_WEIGHT = 8.0
@@ -80,6 +81,7 @@ def image(
     guidance = fields.number(wire, prefix, "guidance", 0, 30, 0.0)
     if wire.HasField("guidance"):
         guidance = max(1.0, guidance)  # 0 stands for the model's own inside; at most 1 is off.
+    preview_ms = fields.count(wire, prefix, "preview_ms", 0, MAX_PREVIEW_MS, 0)
     return ImageRequest(
         prompt=fields.text(wire.prompt, prefix + "prompt", MAX_PROMPT_CHARS),
         negative_prompt=fields.text(wire.negative_prompt, prefix + "negative_prompt", MAX_PROMPT_CHARS),
@@ -91,7 +93,8 @@ def image(
         scheduler=fields.one_of(
             wire.scheduler, prefix + "scheduler", ("", *(model.schedulers or SCHEDULERS))
         ),
-        preview_every=fields.count(wire, prefix, "preview_every", 0, MAX_STEPS, 4),
+        preview_every=fields.count(wire, prefix, "preview_every", 0, MAX_STEPS, 1 if preview_ms else 4),
+        preview_ms=preview_ms,
         mime=fields.one_of(default_mime, prefix + "mime", MIMES),
         quality=fields.count(wire, prefix, "quality", 1, 100, 90),
         cache_level=_cache_level(wire, prefix),

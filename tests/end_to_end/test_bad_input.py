@@ -103,6 +103,7 @@ BAD: list[tuple[str, Attempt, str, str]] = [
     ("no steps", draw(steps=0), "INVALID_ARGUMENT", "image.steps"),
     ("crooked image", draw(width=129), "INVALID_ARGUMENT", "image.width"),
     ("too many steps", draw(steps=10_000), "INVALID_ARGUMENT", "image.steps"),
+    ("rare previews", draw(preview_ms=100_000), "INVALID_ARGUMENT", "image.preview_ms"),
     ("NaN guidance", draw(guidance=math.nan), "INVALID_ARGUMENT", "image.guidance"),
     ("unknown scheduler", draw(scheduler="magic"), "INVALID_ARGUMENT", "image.scheduler"),
     ("unknown format", draw(mime="image/gif"), "INVALID_ARGUMENT", "image.mime"),

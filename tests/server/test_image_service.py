@@ -30,7 +30,7 @@ async def test_previews_then_the_image(channel: grpc.aio.Channel, link: FakeLink
 async def test_what_goes_down(channel: grpc.aio.Channel, link: FakeLink) -> None:
     options = types_pb2.ImageOptions(
         prompt="A ball", negative_prompt="blue", width=64, height=128, steps=12, guidance=0, seed=5,
-        scheduler="euler", preview_every=0, mime="image/webp", quality=80,
+        scheduler="euler", preview_every=0, preview_ms=250, mime="image/webp", quality=80,
         cache_level=types_pb2.CACHE_LEVEL_OFF,
         loras=[types_pb2.LoraWeight(name="oil"), types_pb2.LoraWeight(name="ink", weight=-0.5)],
         init_image=types_pb2.ReferenceImage(data=b"picture", strength=0.25),
@@ -40,7 +40,7 @@ async def test_what_goes_down(channel: grpc.aio.Channel, link: FakeLink) -> None
     (submit,) = link.submitted(ImageRequest)
     assert submit.request == ImageRequest(
         "A ball", "blue", 64, 128, 12, 1.0, 5, "euler", "off", 0, "image/webp", 80,
-        loras=(("oil", 1.0), ("ink", -0.5)), init_image=b"picture", strength=0.25,
+        loras=(("oil", 1.0), ("ink", -0.5)), init_image=b"picture", strength=0.25, preview_ms=250,
     )  # fmt: skip
     assert submit.job_class is JobClass.STANDARD
 

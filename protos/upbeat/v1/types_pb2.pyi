@@ -486,6 +486,7 @@ class ImageOptions(_message.Message):
     INIT_IMAGE_FIELD_NUMBER: _builtins.int
     CONTROL_IMAGE_FIELD_NUMBER: _builtins.int
     TRIGGER_FIELD_NUMBER: _builtins.int
+    PREVIEW_MS_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """What to draw. Empty in a conversation: see trigger."""
     negative_prompt: _builtins.str
@@ -516,6 +517,8 @@ class ImageOptions(_message.Message):
     """1 to 100 for JPEG and WebP; default 90."""
     trigger: Global___ImageTrigger.ValueType
     """In a conversation: when to draw."""
+    preview_ms: _builtins.int
+    """0 (default) to 60000: previews come at least so many milliseconds apart. With it preview_every defaults to 1."""
     @_builtins.property
     def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraWeight]:
         """At most 8 add-ons with their weights."""
@@ -547,10 +550,11 @@ class ImageOptions(_message.Message):
         init_image: Global___ReferenceImage | None = ...,
         control_image: Global___ReferenceImage | None = ...,
         trigger: Global___ImageTrigger.ValueType = ...,
+        preview_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_height", b"_height", "_preview_every", b"_preview_every", "_quality", b"_quality", "_steps", b"_steps", "_width", b"_width", "control_image", b"control_image", "guidance", b"guidance", "height", b"height", "init_image", b"init_image", "preview_every", b"preview_every", "quality", b"quality", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_height", b"_height", "_preview_every", b"_preview_every", "_preview_ms", b"_preview_ms", "_quality", b"_quality", "_steps", b"_steps", "_width", b"_width", "control_image", b"control_image", "guidance", b"guidance", "height", b"height", "init_image", b"init_image", "preview_every", b"preview_every", "preview_ms", b"preview_ms", "quality", b"quality", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_height", b"_height", "_preview_every", b"_preview_every", "_quality", b"_quality", "_steps", b"_steps", "_width", b"_width", "cache_level", b"cache_level", "control_image", b"control_image", "guidance", b"guidance", "height", b"height", "init_image", b"init_image", "loras", b"loras", "mime", b"mime", "negative_prompt", b"negative_prompt", "preview_every", b"preview_every", "prompt", b"prompt", "quality", b"quality", "scheduler", b"scheduler", "seed", b"seed", "steps", b"steps", "trigger", b"trigger", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_height", b"_height", "_preview_every", b"_preview_every", "_preview_ms", b"_preview_ms", "_quality", b"_quality", "_steps", b"_steps", "_width", b"_width", "cache_level", b"cache_level", "control_image", b"control_image", "guidance", b"guidance", "height", b"height", "init_image", b"init_image", "loras", b"loras", "mime", b"mime", "negative_prompt", b"negative_prompt", "preview_every", b"preview_every", "preview_ms", b"preview_ms", "prompt", b"prompt", "quality", b"quality", "scheduler", b"scheduler", "seed", b"seed", "steps", b"steps", "trigger", b"trigger", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance: _TypeAlias = _typing.Literal["guidance"]  # noqa: Y015
     _WhichOneofArgType__guidance: _TypeAlias = _typing.Literal["_guidance", b"_guidance"]  # noqa: Y015
@@ -558,6 +562,8 @@ class ImageOptions(_message.Message):
     _WhichOneofArgType__height: _TypeAlias = _typing.Literal["_height", b"_height"]  # noqa: Y015
     _WhichOneofReturnType__preview_every: _TypeAlias = _typing.Literal["preview_every"]  # noqa: Y015
     _WhichOneofArgType__preview_every: _TypeAlias = _typing.Literal["_preview_every", b"_preview_every"]  # noqa: Y015
+    _WhichOneofReturnType__preview_ms: _TypeAlias = _typing.Literal["preview_ms"]  # noqa: Y015
+    _WhichOneofArgType__preview_ms: _TypeAlias = _typing.Literal["_preview_ms", b"_preview_ms"]  # noqa: Y015
     _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
     _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
     _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
@@ -570,6 +576,8 @@ class ImageOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__height) -> _WhichOneofReturnType__height | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__preview_every) -> _WhichOneofReturnType__preview_every | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preview_ms) -> _WhichOneofReturnType__preview_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
     @_typing.overload

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
 
+from pipelines.contract import Budget
 from pipelines.image.pipeline import ImagePipeline
 from pipelines.image.settings import ImageSettings
 from pipelines.image.state import state_of
@@ -49,6 +51,31 @@ def test_latents_equal_diffusers(
     wanted = diffusers_latents(folder, scheduler, changes, "red", **call)
     assert wanted.std() > 0.1
     torch.testing.assert_close(driver.latents[job.id], wanted, atol=1e-3, rtol=0)
+
+
+def test_guidance_in_two_calls_where_that_is_cheaper(
+    folder: Path, driver_of: Callable[[ImagePipeline], Any]
+) -> None:
+    """And the pictures are the same, in all strategies' memory too."""
+    driver = driver_of(ImagePipeline.load(folder, name="tiny", settings=ImageSettings(step_cache="split")))
+    options = {**MIXED[0], "steps": 12, "cache_level": "fast"}
+    alone, job = (driver.admit("red", **options, width=64, height=64) for _ in range(2))
+    plain = driver.admit("red", **MIXED[1], width=64, height=64)
+    driver.finish(alone)
+    driver.slice("encode", job, plain)
+    batch = driver.pipeline.plan(iter([job]), Budget(1e9, 25))
+    assert batch.work is None  # nothing is known yet
+    driver.pipeline.observe(batch, 50.0)
+    driver.pipeline.observe(replace(batch, units=batch.units / 2), 10.0)
+    batch = driver.pipeline.plan(iter([job, plain]), Budget(1e9, 25))
+    assert batch.work == (batch.units / 3, batch.units * 2 / 3)
+    assert driver.pipeline.plan(iter([plain]), Budget(1e9, 25)).work is None
+    while driver.pipeline.ready(job):
+        kind = state_of(job).phase
+        units = state_of(job).latents[0, 0].numel()
+        split = (units, units) if kind in ("denoise", "shallow") else None
+        driver.keep(driver.pipeline.run(replace(driver.batch(kind, job), work=split)))
+    torch.testing.assert_close(state_of(job).latents, state_of(alone).latents, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "scheduler", "changes"), SCHEDULERS[:3])
