@@ -3,6 +3,7 @@ steps, and whether the picture still shows what was asked for."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +60,26 @@ class Truth:
         }
 
 
-def truth_of(runs: Runs, count: int, steps: int, solution_steps: int) -> Truth:
-    """On so many unseen captions."""
+def truth_of(runs: Runs, count: int, steps: int, solution_steps: int, keep: Path | None) -> Truth:
+    """On so many unseen captions. keep: a folder for what was drawn, so that parts may run one by one."""
     scenes, captions = some_captions(count, 77)
-    uncached = runs.draw(captions, steps=steps)
-    return Truth(scenes, captions, uncached, runs.draw(captions, steps=solution_steps))
+    drawn = [_kept(runs, captions, each, keep) for each in (steps, solution_steps)]
+    return Truth(scenes, captions, *drawn)
+
+
+def _kept(runs: Runs, captions: Sequence[str], steps: int, keep: Path | None) -> Drawn:
+    """Drawn, or what was drawn of the same captions with the same weights."""
+    if keep is None:
+        return runs.draw(captions, steps=steps)
+    network = runs.pipeline._parts.backbone.network
+    weights = sum(float(each.double().abs().sum()) for each in network.parameters())
+    path = keep / f"{hashlib.sha256(repr((weights, captions, steps)).encode()).hexdigest()[:16]}.pt"
+    if path.is_file():
+        return Drawn(**torch.load(path, weights_only=True))
+    drawn = runs.draw(captions, steps=steps)
+    keep.mkdir(parents=True, exist_ok=True)
+    torch.save({name: getattr(drawn, name) for name in Drawn.__dataclass_fields__}, path)
+    return drawn
 
 
 def some_captions(count: int, seed: int) -> tuple[list[Scene], list[str]]:

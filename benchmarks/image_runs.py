@@ -38,7 +38,7 @@ class Runs:
     """One model folder, loaded with one strategy. Picture i of a call has the seed `first_seed + i`."""
 
     def __init__(self, folder: Path, strategy: str = "calibrated") -> None:
-        settings = ImageSettings(step_cache=strategy, max_rows=ROWS)
+        settings = ImageSettings(step_cache=strategy, max_rows=ROWS, max_jobs=512)
         self.pipeline = ImagePipeline.load(folder, name="image", settings=settings)
         self.guidance = self.pipeline.prepare(ImageRequest("any"), None).guidance
         self._next = 0

@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from benchmarks.cache_lives import lives_report
 from benchmarks.cache_quality import (
     CALIBRATION_SEED,
     LEVELS,
+    Truth,
     arms,
     checked,
     equal_evaluations,
@@ -44,12 +46,26 @@ PARTS = ("arms", "equal", "peers", "checker", "time", "large", "arrivals", "canc
 QUALITY = {"arms", "equal", "peers"}
 
 
-def measure(folder: Path, quick: bool, parts: Sequence[str]) -> dict[str, Any]:
-    """All that is asked for, as the JSON report."""
+@dataclass(slots=True)
+class Report:
+    """The figures of a run, written as soon as a part has ended: a long run may be cut short."""
+
+    path: Path | None
+    content: dict[str, Any]
+
+    def add(self, **parts: Any) -> None:
+        """Other parts that the file has already are kept."""
+        self.content |= parts
+        if self.path is not None:
+            known = json.loads(self.path.read_text()) if self.path.is_file() else {}
+            self.path.write_text(json.dumps({**known, **self.content}, indent=1) + "\n")
+
+
+def measure(folder: Path, report: Report, quick: bool, parts: Sequence[str], references: Path | None) -> None:
+    """All that is asked for."""
     runs = Runs(folder)
     steps = runs.pipeline.info.default_steps
-    report: dict[str, Any] = {"name": "step_cache", "hardware": machine(), "command": machine()["command"]}
-    report["settings"] = {
+    settings: dict[str, Any] = {
         "model": folder.name,
         "captions": 8 if quick else 64,
         "steps": steps,
@@ -57,42 +73,40 @@ def measure(folder: Path, quick: bool, parts: Sequence[str]) -> dict[str, Any]:
         "torch_threads": 1,
         "solution_steps": 100 if quick else 200,
     }
-    if QUALITY & {*parts}:
-        report |= quality(folder, runs, report["settings"], quick, parts)
-    if "checker" in parts:
-        report["checker"] = checked(runs, 8 if quick else 512, steps)
+    report.add(name="step_cache", hardware=machine(), command=machine()["command"], settings=settings)
     if "time" in parts:
         _, captions = some_captions(4 if quick else 24, 77)
         times = single_pictures(runs, captions, steps, (*LEVELS, "previews"))
-        report["time"] = times
-        report["ratios"] = {f"time_{level}": times[level]["speed_up"] for level in LEVELS}
+        report.add(time=times, ratios={f"time_{level}": times[level]["speed_up"] for level in LEVELS})
     if "large" in parts:
         sizes = (1, 9, 128) if quick else (2, 28, 256)
-        report["large_model"] = large_model(EMBEDDED / "tokenizer", *sizes)
+        report.add(large_model=large_model(EMBEDDED / "tokenizer", *sizes))
     if "arrivals" in parts:
         _, captions = some_captions(16, 77)
-        report["arrivals"] = arrivals_report(runs, captions, 12 if quick else 96)
+        report.add(arrivals=arrivals_report(runs, captions, 12 if quick else 96))
     if "cancels" in parts:
-        report["cancels"] = cancels_report(runs, 50 if quick else 300)
+        report.add(cancels=cancels_report(runs, 50 if quick else 300))
     if "lives" in parts:
-        report["lives"] = [lives_report(folder, "calibrated", 20 if quick else 1000)]
-    return report
+        report.add(lives=[lives_report(folder, "calibrated", 20 if quick else 500)])
+    if QUALITY & {*parts}:
+        truth = truth_of(runs, settings["captions"], steps, settings["solution_steps"], references)
+        quality(folder, runs, truth, report, quick, parts)
+    if "checker" in parts:
+        report.add(checker=checked(runs, 8 if quick else 256, steps))
 
 
 def quality(
-    folder: Path, runs: Runs, settings: dict[str, Any], quick: bool, parts: Sequence[str]
-) -> dict[str, Any]:
+    folder: Path, runs: Runs, truth: Truth, report: Report, quick: bool, parts: Sequence[str]
+) -> None:
     """The parts that compare pictures with the uncached ones and with the solution."""
-    steps, found = settings["steps"], {}
-    truth = truth_of(runs, settings["captions"], steps, settings["solution_steps"])
+    steps = runs.pipeline.info.default_steps
     if "arms" in parts:
-        found["arms"] = arms(folder, truth, steps)
+        report.add(arms=arms(folder, truth, steps))
+    if "peers" in parts:
+        report.add(peers=peers(folder, runs, truth, steps, 2 if quick else 16))
     if "equal" in parts:
         counts = EQUAL_EVALUATIONS[1:2] if quick else EQUAL_EVALUATIONS
-        found["equal_evaluations"] = equal_evaluations(runs, folder, truth, steps, counts)
-    if "peers" in parts:
-        found["peers"] = peers(folder, runs, truth, steps, 2 if quick else 24)
-    return found
+        report.add(equal_evaluations=equal_evaluations(runs, folder, truth, steps, counts))
 
 
 def main() -> None:
@@ -103,6 +117,7 @@ def main() -> None:
     parser.add_argument("--calibrate", action="store_true", help="write step_cache.json into the folder")
     parser.add_argument("--parts", default=",".join(PARTS), help="which of these to run")
     parser.add_argument("--json", type=Path, help="write the figures there; other parts' are kept")
+    parser.add_argument("--references", type=Path, help="keep uncached pictures and solutions in this folder")
     options = parser.parse_args()
     torch.set_num_threads(1)
     begin = time.perf_counter()
@@ -111,11 +126,9 @@ def main() -> None:
             _, captions = some_captions(24, CALIBRATION_SEED)
             write(options.model, calibrate(Runs(options.model), captions, CALIBRATED_STEPS, 9_000))
             return
-        report = measure(options.model, options.quick, options.parts.split(","))
+        report = Report(options.json, {})
+        measure(options.model, report, options.quick, options.parts.split(","), options.references)
     print(f"{time.perf_counter() - begin:.0f} s")
-    if options.json:
-        known = json.loads(options.json.read_text()) if options.json.is_file() else {}
-        options.json.write_text(json.dumps({**known, **report}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
