@@ -21,17 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
-from pipelines.contract import (
-    SPARE,
-    Batch,
-    Budget,
-    Emission,
-    Emitted,
-    Job,
-    Pipeline,
-    Pressure,
-    RawImage,
-)
+from pipelines.contract import SPARE, Batch, Budget, Emission, Emitted, Job, Pipeline, Pressure
 from pipelines.device import Device
 from pipelines.errors import UpbeatError
 from pipelines.messages import (
@@ -394,7 +384,7 @@ class DeviceExecutor:
         if isinstance(chunk, Done | Failed):
             self._endings.append((job, chunk))
             return
-        if isinstance(chunk, RawImage) and not previews.due(job, chunk, self._clock()):
+        if not previews.due(job, chunk, self._clock):
             return
         job.credits -= 1
         if isinstance(chunk, TokenChunk) and job.consumer is None and job.job_class <= JobClass.INTERACTIVE:
