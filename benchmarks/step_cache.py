@@ -74,6 +74,11 @@ def measure(folder: Path, report: Report, quick: bool, parts: Sequence[str], ref
         "solution_steps": 100 if quick else 200,
     }
     report.add(name="step_cache", hardware=machine(), command=machine()["command"], settings=settings)
+    if QUALITY & {*parts}:
+        truth = truth_of(runs, settings["captions"], steps, settings["solution_steps"], references)
+        quality(folder, runs, truth, report, quick, parts)
+    if "checker" in parts:
+        report.add(checker=checked(runs, 8 if quick else 256, steps))
     if "time" in parts:
         _, captions = some_captions(4 if quick else 24, 77)
         times = single_pictures(runs, captions, steps, (*LEVELS, "previews"))
@@ -88,11 +93,6 @@ def measure(folder: Path, report: Report, quick: bool, parts: Sequence[str], ref
         report.add(cancels=cancels_report(runs, 50 if quick else 300))
     if "lives" in parts:
         report.add(lives=[lives_report(folder, "calibrated", 20 if quick else 500)])
-    if QUALITY & {*parts}:
-        truth = truth_of(runs, settings["captions"], steps, settings["solution_steps"], references)
-        quality(folder, runs, truth, report, quick, parts)
-    if "checker" in parts:
-        report.add(checker=checked(runs, 8 if quick else 256, steps))
 
 
 def quality(
