@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.partial_arms import ANSWER, Row
+from benchmarks.partial_arms import Row
 from benchmarks.partial_crowd import accuracy_section, hostile_section
 from benchmarks.partial_real import real_section
 from benchmarks.partial_sections import SECTIONS
@@ -98,7 +98,7 @@ def write(path: Path, sections: Row, prompts: int) -> None:
     """The sections with what they rest on."""
     row: Row = next((each for each in sections.values() if "against" in each), {"arms": {}, "against": {}})
     gains = row["against"].get("cold, answer ahead", {})
-    settings = {"prompts": prompts, "threads": 1, "policy": DEFAULT, "answer_tokens": ANSWER.max_tokens}
+    settings = {"prompts": prompts, "threads": 1, "policy": DEFAULT}
     report = {
         "name": "partial_prompt",
         "hardware": machine(),
