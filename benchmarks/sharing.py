@@ -51,7 +51,8 @@ def floors(pipelines: dict[str, Pipeline], seconds: float) -> dict[str, float]:
 def tenant(pipelines: dict[str, Pipeline], kind: str, jobs: int) -> dict[str, float]:
     """How much longer a tenant's series of jobs takes beside another's flood: all of them, and each."""
     own = _at_once(pipelines, kind, jobs, 5)
-    cost_s = Run(pipelines, Scheduler, own, scope=f"{kind} cost").go().busy_s / jobs
+    apart = [replace(each, at_s=5.0 * number) for number, each in enumerate(own)]
+    cost_s = Run(pipelines, Scheduler, apart, scope=f"{kind} cost").go().busy_s / jobs
     series = [
         replace(each, at_s=number * 3 * cost_s, tenant=MODEST, kind=MODEST) for number, each in enumerate(own)
     ]
