@@ -21,6 +21,8 @@ Check = Callable[[Rig], None]
 def edges() -> dict[str, Check]:
     """Small enough for the interpreter."""
     rows = [RowSampling(3), RowSampling(4, 9, 0.8), RowSampling(5, 2**64 - 3, 1.2, 5, 0.9, 0.01)]
+    some = torch.arange(1030) % 7 == 3
+    rows.append(RowSampling(6, 2, 0.9, 20, allowed=some))
     rows.append(RowSampling(6, 1, 0.7, 0, 1.0, 0.0, 1.3, 0.5, 0.2, (1, 2, 7, 7), (7, 7)))
     return {
         "paged_decode": lambda r: checks.paged_decode(r, SMALL, [1, 0, 3], [300, 0, 16]),

@@ -37,7 +37,8 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`size`: as dispatch measures the kernel's calls. `make` allocates on a device in a dtype."""
+    """`size`: as dispatch measures the kernel's calls; `dtype`: by which it knows them, None for that of the
+    table. `make` allocates on a device in a dtype."""
 
     kernel: str
     shape: str
@@ -45,6 +46,7 @@ class Case:
     bytes: int
     flops: int
     make: Callable[[torch.device, torch.dtype], Calls]
+    dtype: torch.dtype | None = None
 
 
 LLAMA = Heads(32, 8, 128)
@@ -277,7 +279,7 @@ def quantised_linear(bits: int, rows: int, inputs: int, outputs: int, group: int
 
         full = rig(str(device), dtype).normal(outputs, inputs) * inputs**-0.5
         weight, x = quantised.quantise(full, bits, group), rig(str(device), dtype, 1).normal(rows, inputs)
-        return Calls(lambda: fast(x, weight), lambda: F.linear(x, full))
+        return Calls(lambda: fast(x, weight), lambda: F.linear(x, full), compilable=False)
 
     read = outputs * inputs * bits // 8 + outputs * inputs // group * item
     count = read + rows * (inputs + outputs) * item
@@ -298,7 +300,8 @@ def perturbed_argmax(rows: int, vocab: int) -> Case:
             compilable=False,
         )
 
-    return Case("perturbed_argmax", f"{rows}x{vocab}", rows, 4 * rows * vocab, 40 * rows * vocab, make)
+    count, flops = 4 * rows * vocab, 40 * rows * vocab
+    return Case("perturbed_argmax", f"{rows}x{vocab}", rows, count, flops, make, torch.float32)
 
 
 def accept_drafts(rows: int, most: int) -> Case:
@@ -312,7 +315,8 @@ def accept_drafts(rows: int, most: int) -> Case:
         given = (tokens, tokens, parent, first, count, most)
         return Calls(lambda: fast(*given), lambda: reference_decoder.accept_drafts(*given), compilable=False)
 
-    return Case("accept_drafts", f"{rows} rows of {most}", rows, rows * (most * 24 + 12), rows * most, make)
+    count = rows * (most * 24 + 12)
+    return Case("accept_drafts", f"{rows} rows of {most}", rows, count, rows * most, make, torch.int64)
 
 
 def group_norm_silu(images: int, channels: int, groups: int, side: int, item: int) -> Case:

@@ -282,7 +282,8 @@ def modulate(rig: Rig, images: int, tokens: int, width: int) -> None:
     whole = rig.strided(images * tokens, width)
     x = whole.view(images, tokens, width)
     shift, scale, _ = rig.strided(images, 3 * width).chunk(3, dim=1)
-    rig.close(fast(x, scale, shift, 1e-6), reference_media.modulate(x, scale, shift, 1e-6), wider=2.0)
+    expected = reference_media.modulate(x.float(), scale.float(), shift.float(), 1e-6)
+    rig.close(fast(x, scale, shift, 1e-6), expected, wider=2.0)
 
 
 def latent_step(rig: Rig, rows: int, order: int, size: int) -> None:

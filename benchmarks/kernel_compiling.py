@@ -64,9 +64,10 @@ def compile_in_parallel(book: Book, capability: int, *, tiny: bool) -> None:
         for job in as_completed(jobs):
             error = job.exception()
             book.items[jobs[job]] = job.result() if error is None else {"broken": repr(error)[:1500]}
+            book.put(now="the rest")
     every = [each for item in book.items.values() for each in item.get("binaries", ())]
     spilling = sorted({each["kernel"] for each in every if each["spilled"]})
-    book.put(spilling=spilling)
+    book.put(spilling=spilling, now=None)
     print(f"  {len(every)} binaries for sm_{capability}; registers spill in: {', '.join(spilling) or 'none'}")
 
 

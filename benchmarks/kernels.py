@@ -82,7 +82,7 @@ def one(case: Case, limits: dict[str, float]) -> dict[str, Any]:
     return {
         "kernel": case.kernel,
         "shape": case.shape,
-        "dtype": str(DTYPE).removeprefix("torch."),
+        "dtype": str(case.dtype or DTYPE).removeprefix("torch."),
         "size": case.size,
         "microseconds": times["triton"].cost,
         "otherwise": times["torch"].cost,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernels import Linear, Span, pack, plan_attention
+from kernels import Linear, Span, pack, plan_attention, upload
+from pipelines.text.captured import whole
 from pipelines.text.config import ModelConfig, RopeConfig
 from pipelines.text.model import Decoder, FeedForward, Layer, Packed, Weights
 from pipelines.text.rope import rotation_tables
@@ -93,23 +94,17 @@ def packed(
         spans.append(Span(len(positions), count, context, places))
         positions += range(context - count, context)
         written += places[context - count :].tolist()
-    ids = torch.randint(vocab, (len(positions),), generator=generator)
-    last = torch.tensor([span.first + span.count - 1 for span in spans])
+    ids = torch.randint(vocab, (len(positions),), generator=generator).tolist()
+    last = [span.first + span.count - 1 for span in spans]
     return Packed(
-        ids.to(device),
-        torch.tensor(positions, device=device),
-        torch.tensor(written, device=device),
+        upload(ids, torch.int64, device),
+        upload(positions, torch.int64, device),
+        upload(written, torch.int64, device),
         {0: plan_attention(spans, cache[0])},
-        last.to(device),
+        upload(last, torch.int64, device),
     )
 
 
 def computed(decoder: Decoder, batch: Packed, cache: Sequence[Tensor]) -> Tensor:
     """The logits of one forward pass without a pause."""
-    steps = decoder.forward(batch, cache, decoder.config.layers)
-    try:
-        while True:
-            next(steps)
-    except StopIteration as end:
-        logits: Tensor = end.value
-        return logits
+    return whole(decoder.forward(batch, cache, decoder.config.layers))

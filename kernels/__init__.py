@@ -19,6 +19,7 @@ from kernels.quantised import quantised_linear as _quantised_linear
 from kernels.reference import AttentionPlan, Span
 from kernels.sampling import Drawn, RowSampling, draw
 from kernels.timings import chosen, possible
+from kernels.upload import upload
 
 __all__ = [
     "AttentionPlan",
@@ -45,6 +46,7 @@ __all__ = [
     "quantised_linear",
     "rms_norm",
     "rope_append",
+    "upload",
 ]
 
 

@@ -22,7 +22,8 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.launch import ceil_to, processors
-from kernels.sampling import RowSampling, noise_key
+from kernels.sampling import RowSampling, noise_key, restrict
+from kernels.upload import upload
 
 BLOCK = 1024
 # Above the greatest noise: -log(-log((2^32 - 0.5) / 2^32)) = 22.87.
@@ -218,21 +219,20 @@ def _draw(
 
 
 def perturbed_argmax(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
-    """int64 `[rows]`; `logits` is a copy and is changed where a row has penalties."""
+    """int64 `[rows]`; `logits` is a copy and is changed where a row has penalties or may not say all."""
     device = logits.device
     number, vocab = logits.shape
+    restrict(logits, rows)
     if any(row.penalised for row in rows):
         _apply_penalties(logits, rows)
     settings = [(row.temperature or 1.0, row.top_p, row.min_p, row.temperature) for row in rows]
-    table = torch.tensor(settings, dtype=torch.float32).to(device)
+    table = upload(settings, torch.float32, device)
     filters, heats = table[:, :3].contiguous(), table[:, 3].contiguous()
-    keys = torch.tensor([_halves(noise_key(row.seed, row.position)) for row in rows], dtype=torch.int32).to(
-        device
-    )
+    keys = upload([_halves(noise_key(row.seed, row.position)) for row in rows], torch.int32, device)
     filtered = any(row.top_k or row.top_p < 1.0 or row.min_p > 0.0 for row in rows)
     thresholds = heats
     if filtered:
-        limits = torch.tensor([row.top_k or vocab for row in rows], dtype=torch.int32).to(device)
+        limits = upload([row.top_k or vocab for row in rows], torch.int32, device)
         thresholds = torch.empty_like(heats)
         _threshold[(number,)](logits, filters, limits, thresholds, vocab, BLOCK=BLOCK)
     parts = max(1, min(-(-vocab // BLOCK), 2 * processors(device) // number))
@@ -268,13 +268,10 @@ def _apply_penalties(logits: Tensor, rows: Sequence[RowSampling]) -> None:
         listed += [(number, token, token in seen, counts[token]) for token in seen | counts.keys()]
     if not listed:
         return
-    where, ids, seen_column, count_column = (
-        torch.tensor(listed, dtype=torch.int32).to(logits.device).t().contiguous()
-    )
-    penalties = torch.tensor(
-        [(row.repetition_penalty, row.presence_penalty, row.frequency_penalty) for row in rows],
-        dtype=torch.float32,
-    ).to(logits.device)
+    columns = upload(listed, torch.int32, logits.device).t().contiguous()
+    where, ids, seen_column, count_column = columns
+    strengths = [(row.repetition_penalty, row.presence_penalty, row.frequency_penalty) for row in rows]
+    penalties = upload(strengths, torch.float32, logits.device)
     _penalise[(triton.cdiv(len(listed), 256),)](
         logits,
         where,

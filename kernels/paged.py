@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.upload import upload
+
 
 @dataclass(frozen=True, slots=True)
 class PagedRows:
@@ -55,7 +57,7 @@ def paged_rows(
     width = max((len(row) for row in pages), default=0) or 1
     table = [[*row, *[0] * (width - len(row))] for row in pages]
     numbers = [list(firsts), list(counts), list(contexts), *table]
-    flat = torch.tensor([value for row in numbers for value in row], dtype=torch.int32).to(device)
+    flat = upload([value for row in numbers for value in row], torch.int32, device)
     first, count, context = flat[: 3 * len(counts)].view(3, -1)
     position = None
     if visible is not None:
@@ -63,7 +65,7 @@ def paged_rows(
         depths = [bin(bits & (2**64 - 1)).count("1") - 1 for bits in visible]
         starts = [contexts[row] - counts[row] for row in range(len(counts)) for _ in range(counts[row])]
         places = [start + depth for start, depth in zip(starts, depths, strict=True)]
-        position = torch.tensor(places, dtype=torch.int32, device=device)
+        position = upload(places, torch.int32, device)
     return PagedRows(
         first,
         count,
@@ -72,7 +74,7 @@ def paged_rows(
         page,
         max(counts, default=0),
         max(contexts, default=0),
-        None if visible is None else torch.tensor([_signed(bits) for bits in visible], device=device),
+        None if visible is None else upload([_signed(bits) for bits in visible], torch.int64, device),
         position,
         window,
     )

@@ -19,6 +19,7 @@ from torch import Tensor
 from kernels.attention_tile import attend_part, load_queries
 from kernels.launch import DOT_SIDE, power_of_2
 from kernels.paged import PagedRows
+from kernels.upload import upload
 
 # Query heads times tokens in a tile.
 QUERIES = 64
@@ -84,7 +85,7 @@ def tiles_of(counts: Sequence[int], group: int, device: torch.device) -> tuple[T
     )
     step = side // group
     tiles = [(row, begin) for row, count in enumerate(counts) for begin in range(0, count, step)]
-    return torch.tensor(tiles, dtype=torch.int32).view(-1, 2).to(device), side
+    return upload(tiles, torch.int32, device).view(-1, 2), side
 
 
 def paged_prefill(

@@ -16,10 +16,10 @@ def group_norm_silu(
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """layer_norm(x) * (1 + scale) + shift in fp32; x `[images, tokens, width]`, scale and shift
-    `[images, width]`."""
-    normed = F.layer_norm(x.float(), (x.shape[-1],), eps=eps)
-    return (normed * (1.0 + scale.float().unsqueeze(1)) + shift.float().unsqueeze(1)).to(x.dtype)
+    """layer_norm(x) * (1 + scale) + shift; x `[images, tokens, width]`, scale and shift `[images, width]`."""
+    return torch.addcmul(
+        shift.unsqueeze(1), F.layer_norm(x, (x.shape[-1],), eps=eps), 1.0 + scale.unsqueeze(1)
+    )
 
 
 def latent_step(

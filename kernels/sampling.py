@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from kernels import timings
+from kernels.upload import moved, upload
 
 _MASK = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
@@ -77,8 +78,11 @@ def draw(logits: Tensor, rows: Sequence[RowSampling]) -> list[Drawn]:
     """One token a row from `logits` fp32 `[rows, vocab]`; one transfer to the host."""
     peak, chosen = logits.max(-1)
     drawing = [i for i, row in enumerate(rows) if not row.plain]
-    if drawing:
-        chosen[drawing] = _drawn_ids(logits[drawing], [rows[i] for i in drawing])
+    if len(drawing) == len(rows):
+        chosen = _drawn_ids(logits.clone(), rows)
+    elif drawing:
+        places = upload(drawing, torch.int64, logits.device)
+        chosen[places] = _drawn_ids(logits[places], [rows[i] for i in drawing])
     columns = [chosen.double().unsqueeze(1), peak.double().unsqueeze(1)]
     alternatives = max(row.logprobs for row in rows)
     if alternatives >= 0:
@@ -114,9 +118,8 @@ def perturbed_argmax(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
 
 def perturbed(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     """What the argmax is taken of; `logits` is a copy and is changed."""
+    restrict(logits, rows)
     for scores, row in zip(logits, rows, strict=True):
-        if row.allowed is not None:
-            scores.masked_fill_(~row.allowed.to(scores.device), -math.inf)
         if row.penalised:
             _penalise(scores, row)
     heat = logits.new_tensor([row.temperature for row in rows]).unsqueeze(1)
@@ -125,6 +128,13 @@ def perturbed(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
         logits.masked_fill_(logits < _thresholds(logits, rows), -math.inf)
     noise = gumbel([(row.seed, row.position) for row in rows], logits.shape[-1], logits.device)
     return logits.add_(noise.mul_(heat > 0))
+
+
+def restrict(logits: Tensor, rows: Sequence[RowSampling]) -> None:
+    """In place: what is not allowed cannot be drawn."""
+    for scores, row in zip(logits, rows, strict=True):
+        if row.allowed is not None:
+            scores.masked_fill_(moved(~row.allowed, scores.device), -math.inf)
 
 
 def _penalise(scores: Tensor, row: RowSampling) -> None:

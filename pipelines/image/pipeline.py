@@ -22,6 +22,7 @@ from pipelines.cost import UNKNOWN, CostModel
 from pipelines.errors import Exhausted, InvalidRequest
 from pipelines.image import slices
 from pipelines.image.affordable import affordable
+from pipelines.image.fused import fuse
 from pipelines.image.loader import Components, load_components
 from pipelines.image.points import make_preemptible
 from pipelines.image.preview import fit_preview
@@ -73,6 +74,9 @@ class ImagePipeline:
         self._caches = StepCaches(settings.step_cache, masks, share)
         keep_text_projections(parts.backbone.network)
         make_preemptible(*parts.modules)
+        if parts.device.type == "cuda":
+            for module in parts.modules:
+                fuse(module)
 
     @classmethod
     def load(cls, folder: Path, *, name: str, settings: ImageSettings | None = None) -> ImagePipeline:

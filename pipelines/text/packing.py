@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kernels import Span, plan_attention
+from kernels import Span, plan_attention, upload
 from pipelines.text.kv_cache import BlockTable
 from pipelines.text.memory import KvMemory
 from pipelines.text.model import Packed
@@ -63,11 +63,11 @@ def pack_parts(parts: Sequence[Part], memory: KvMemory) -> Packed:
         slots += _numbers(part.table.places(part.start, end))
         last += range(len(ids) - part.wanted, len(ids))
     return Packed(
-        torch.tensor(ids, device=device),
-        torch.tensor(positions, device=device),
-        torch.tensor(slots, device=device),
+        upload(ids, torch.int64, device),
+        upload(positions, torch.int64, device),
+        upload(slots, torch.int64, device),
         {window: plan_attention(spans, memory.cache[0], window) for window in memory.windows},
-        torch.tensor(last, dtype=torch.int64, device=device),
+        upload(last, torch.int64, device),
     )
 
 

@@ -19,6 +19,7 @@ from pipelines.contract import Batch, Budget, Emission, Estimate, Job, Pressure
 from pipelines.cost import UNKNOWN, CostModel
 from pipelines.errors import Exhausted, InvalidRequest
 from pipelines.messages import Input, ModelInfo, PromptRevision, Request, TextRequest
+from pipelines.text.captured import spare_tokens, stepper
 from pipelines.text.commit import Committer
 from pipelines.text.config import ModelConfig, load_config
 from pipelines.text.constraint import Constraints
@@ -59,15 +60,16 @@ class TextPipeline:
         draft: DraftModel | None = None,
     ) -> None:
         self._config = config
-        self._decoder = decoder
         self._tokenizer = tokenizer
         self._settings = settings
         self._cost = CostModel()
         self._planner = Planner(name, config, self._cost, settings.max_rows, settings.max_chunk)
         models = (config,) if draft is None else (config, draft.config)
-        slots = slots_for(pool_tokens(config, token_bytes(decoder.dtype, *models), settings))
+        tokens = pool_tokens(config, token_bytes(decoder.dtype, *models), settings)
+        slots = slots_for(tokens + spare_tokens(decoder))
         windows = frozenset(config.windows)
         self._memory = KvMemory(decoder.new_cache(slots), windows, prefix_reuse=settings.prefix_reuse)
+        self._decoder = stepper(decoder, self._memory, settings.max_rows)
         self._swap = Swap(name, self._memory, self._cost, self._planner.prompt_ms)
         self._draft = draft
         asking = Asking(name, draft) if draft is not None else None

@@ -70,6 +70,7 @@ def test_timings_are_written_of_equal_kernels_only(tmp_path: Path) -> None:
     kernels = ("rms_norm", "add_rms_norm", "gate_multiply", "modulate")
     rows = {
         name: {"kernel": name, "dtype": "bfloat16", "size": 8, "microseconds": 4.0, "otherwise": 5.0}
+        | {"device_microseconds": {"triton": 2.0, "torch": 3.0}}
         for name in kernels
     }
     checks = ["rms_norm, float32", "rms_norm, wide, float32", "gate_multiply, tanh, float32", "modulate, x"]
@@ -140,6 +141,12 @@ def test_the_network_runs_and_yields_after_each_block() -> None:
     stages, blocks = 4 + 2 + 6, 2 + 1 + 3
     assert sum(1 for _ in steps()) == stages + blocks
     assert evaluated(steps()).shape == (1, 4, 4, 4)
+
+
+def test_what_is_timed_is_what_dispatch_asks_for() -> None:
+    """The sampler asks by its scores, acceptance by its tokens, all others by the model's dtype."""
+    asked = {case.kernel: case.dtype for case in cases(2, tiny=False) if case.dtype is not None}
+    assert asked == {"perturbed_argmax": torch.float32, "accept_drafts": torch.int64}
 
 
 def test_counts_are_of_every_kernel() -> None:

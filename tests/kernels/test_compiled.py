@@ -44,9 +44,8 @@ def test_every_kernel_compiles_at_real_sizes_without_spilling() -> None:
         assert each.spilled == 0 and each.shared <= SHARED_MEMORY, each
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_every_kernel_compiles_at_its_edges(dtype: torch.dtype) -> None:
-    compile_edges(dtype, 90)
+def test_every_kernel_compiles_at_its_edges() -> None:
+    compile_edges(torch.bfloat16, 90)
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ from kernels import timings
 from kernels.timings import Timing, chosen, forced, pays, read
 
 TIMED = (
-    Timing("H", "gate_multiply", "bfloat16", 8, 5.0, 9.0),
-    Timing("H", "gate_multiply", "bfloat16", 512, 9.0, 8.9),
-    Timing("H", "rms_norm", "bfloat16", 8, 4.0, 4.0),
+    Timing("H", "gate_multiply", "bfloat16", 8, 5.0, 9.0, 2.0, 3.0),
+    Timing("H", "gate_multiply", "bfloat16", 512, 9.0, 8.9, 3.0, 4.0),
+    Timing("H", "rms_norm", "bfloat16", 8, 4.0, 4.0, 2.0, 1.0),
 )
 
 
@@ -35,6 +35,11 @@ TIMED = (
 )
 def test_the_nearest_size_decides(kernel: str, device: str, dtype: str, size: int, expected: bool) -> None:
     assert pays(TIMED, kernel, device, dtype, size) is expected
+
+
+def test_in_a_graph_the_device_alone_decides() -> None:
+    assert pays(TIMED, "gate_multiply", "H", "bfloat16", 512, in_graph=True)
+    assert not pays(TIMED, "rms_norm", "H", "bfloat16", 8, in_graph=True)
 
 
 def test_a_kernel_that_was_never_timed_is_off() -> None:
@@ -59,12 +64,12 @@ def test_forcing_ends() -> None:
 
 
 def test_results_are_read(tmp_path: Path) -> None:
-    rows = [
-        {"kernel": "rms_norm", "dtype": "bfloat16", "size": 8, "microseconds": 4, "otherwise": 5, "more": 1}
-    ]
+    alone = {"triton": 2, "torch": 3, "sdpa": 9}
+    row = {"kernel": "rms_norm", "dtype": "bfloat16", "size": 8, "microseconds": 4, "otherwise": 5, "more": 1}
+    rows = [row | {"device_microseconds": alone}]
     (tmp_path / "kernels-h.json").write_text(json.dumps({"device": "H", "timings": rows}))
     (tmp_path / "other.json").write_text("{}")
-    assert read(tmp_path) == (Timing("H", "rms_norm", "bfloat16", 8, 4.0, 5.0),)
+    assert read(tmp_path) == (Timing("H", "rms_norm", "bfloat16", 8, 4.0, 5.0, 2.0, 3.0),)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"device": "H", "timings": [{"kernel": "x"}]}'])

@@ -55,6 +55,27 @@ def test_all_settings_side_by_side(vocab: int) -> None:
     checks.drawn(rig("cpu", torch.float32, vocab), vocab, MIXED if vocab > 99 else seen)
 
 
+def test_what_is_not_allowed_is_not_drawn() -> None:
+    """One id of a thousand, three of them, and none beyond the first block."""
+    few, three, first = (torch.zeros(1030, dtype=torch.bool) for _ in range(3))
+    few[77], three[[1, 500, 1029]], first[:20] = True, True, True
+    rows = [
+        RowSampling(3, allowed=few),
+        RowSampling(4, seed=9, temperature=0.8, allowed=three),
+        RowSampling(4, seed=2, temperature=1.2, top_k=5, top_p=0.9, allowed=three),
+        RowSampling(5, temperature=0.7, min_p=0.1, allowed=first),
+        RowSampling(6, temperature=0.7),
+    ]
+    checks.drawn(rig("cpu", torch.float32, 3), 1030, rows)
+    logits = torch.randn(5, 1030, generator=torch.Generator().manual_seed(1))
+    found = perturbed_argmax(logits, rows)
+    assert [
+        bool(row.allowed[token])
+        for row, token in zip(rows[:4], found, strict=False)
+        if row.allowed is not None
+    ] == [True] * 4
+
+
 def test_a_large_vocabulary_in_several_parts() -> None:
     checks.drawn(rig("cpu", torch.float32), 5000, [RowSampling(7, seed=1, temperature=1.0)])
 

@@ -12,6 +12,7 @@ from pipelines.contract import Budget, Emission, Job, Pressure
 from pipelines.errors import Exhausted
 from pipelines.messages import FinishReason, Message, Sampling
 from pipelines.text.kv_cache import BLOCK
+from pipelines.text.model import Decoder
 from pipelines.text.settings import TextSettings
 from tests.text_driver import BUDGET, Driver
 
@@ -199,7 +200,9 @@ def test_admission_is_bounded_and_says_when_to_return(drive: Drive) -> None:
 
 def test_nan_fails_its_row_only(drive: Drive) -> None:
     driver = drive()
-    weights = driver.pipeline._decoder.weights
+    decoder = driver.pipeline._decoder
+    assert isinstance(decoder, Decoder)
+    weights = decoder.weights
     broken, healthy = driver.submit("naïve café"), driver.submit("one two three")
     token = next(iter(set(broken.state.tokens) - set(healthy.state.tokens)))
     weights.embedding[token] = math.nan

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kernels import Drawn
 from pipelines.contract import Budget, Job
 from pipelines.messages import FinishReason, Sampling
+from pipelines.text.model import Decoder
 from pipelines.text.settings import TextSettings
 from pipelines.text.speculation.draft_model import KIND
 from pipelines.text.speculation.drafter import Draft, Rates
@@ -221,7 +222,9 @@ def test_a_draft_that_computes_nan_fails_nobody(drive: Drive) -> None:
     driver = drive()
     again = driver.submit(PROMPTS[0], Sampling(max_tokens=12))
     wrong = next(token for token in range(300) if token not in {*answer, *again.state.tokens})
-    driver.pipeline._decoder.weights.embedding[wrong] = math.nan
+    decoder = driver.pipeline._decoder
+    assert isinstance(decoder, Decoder)
+    decoder.weights.embedding[wrong] = math.nan
     again.state.expect([answer[0], wrong, *answer[2:]])
     driver.drain()
     assert driver.tokens(again) == answer
