@@ -61,12 +61,13 @@ def told(asks: Sequence[Ask]) -> Told:
 
 class Ours:
     """The text pipeline, driven as the executor drives it, without preemption. chunked: long prompts are cut
-    so that a slice keeps its budget."""
+    so that a slice keeps its budget; otherwise a slice takes all of them."""
 
-    def __init__(self, folder: Path, dtype: str) -> None:
-        settings = TextSettings(dtype=dtype, prefix_reuse=False, drafters=())
+    def __init__(self, folder: Path, dtype: str, *, chunked: bool = True) -> None:
+        most = TextSettings().max_chunk if chunked else 1 << 20
+        settings = TextSettings(dtype=dtype, prefix_reuse=False, drafters=(), max_chunk=most)
         self._pipeline = TextPipeline.load(folder, name=folder.name, settings=settings)
-        self.chunked = True
+        self._budget = BUDGET if chunked else UNBOUNDED
 
     @torch.inference_mode()
     def __call__(self, asks: Sequence[Ask]) -> Told:
@@ -93,7 +94,7 @@ class Ours:
 
     def _slice(self, running: dict[int, Job], found: Told) -> None:
         before = {row: max(0, job.state.drawn) for row, job in running.items()}
-        batch = self._pipeline.plan(list(running.values()), BUDGET if self.chunked else UNBOUNDED)
+        batch = self._pipeline.plan(list(running.values()), self._budget)
         assert batch is not None
         began = time.perf_counter()
         for _ in self._pipeline.run(batch):

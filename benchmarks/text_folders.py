@@ -1,5 +1,6 @@
 """Model folders that the text benchmarks run: the embedded model and random Llamas of the sizes that the
-literature measures, all without an end token, so that every answer has the length that was asked for."""
+literature measures, all without an end token, so that every answer has the length that was asked for. Weights
+are stored in bfloat16, as checkpoints are; in which dtype they are computed is each engine's setting."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def make(name: str, folder: Path, context: int = 2048) -> Path:
         logging.disable_progress_bar()
         torch.manual_seed(0)
         config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=context, **SIZES[name])
-        LlamaForCausalLM(config).save_pretrained(path)
+        LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(path)  # type: ignore[arg-type]
         for file in TOKENIZER:
             shutil.copy(EMBEDDED / file, path / file)
     for file in ("config.json", "generation_config.json"):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from kernels import reference, reference_decoder, reference_media
-from kernels.linear import Linear, linear, linear_add, pack
+from kernels.linear import Linear, linear, linear_add, pack, pack_rounded
 from kernels.paged_plan import attend_paged, plan_paged
 from kernels.quantised import Quantised, quantise
 from kernels.quantised import quantised_linear as _quantised_linear
@@ -41,6 +41,7 @@ __all__ = [
     "modulate",
     "overlap_add",
     "pack",
+    "pack_rounded",
     "plan_attention",
     "quantise",
     "quantised_linear",

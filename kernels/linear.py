@@ -5,6 +5,9 @@ float32, for float32 layers whose weights are float16 or bfloat16 numbers (as ch
 memory is read, and a call costs a microsecond and not ten. "blocked": oneDNN's order (as torch's inductor
 packs weights) for what is left, bfloat16 layers included. Elsewhere the plain order. All compute
 x @ weight.T + bias.
+
+Weights may be rounded too (`pack_rounded`), on a CPU: "int8", a scale for each output, and "int4", one for 32
+inputs of it. The products then take x in bfloat16.
 """
 
 from __future__ import annotations
@@ -24,18 +27,26 @@ _ROWS = 8
 # float16 and of bfloat16 passes but what is too large, or a millionth of the largest and below.
 _LOST = 2.0**-20
 
+# Inputs that share a scale at 4 bits, and the outputs that torch takes at a time.
+GROUP = 32
+_OUTPUTS = 16
+# From so many rows on, widening an int8 weight and multiplying as usual is faster.
+_WIDENED = 32
+
 _blocked_linear = torch.ops.mkldnn._linear_pointwise.default
 _blocked_linear_add = torch.ops.mkldnn._linear_pointwise.binary
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A weight `[out, in]` (opaque unless `order` is "plain") with an optional bias `[out]`."""
+    """A weight `[out, in]` (opaque unless `order` is "plain" or "int8") with an optional bias `[out]`.
+    scales: of rounded ones, bfloat16 `[out]`; at 4 bits torch's own, `[in / GROUP, out, 2]`."""
 
     weight: Tensor
     bias: Tensor | None
     outputs: int
-    order: Literal["plain", "blocked", "half"]
+    order: Literal["plain", "blocked", "half", "int8", "int4"]
+    scales: Tensor | None = None
 
 
 def pack(weight: Tensor, bias: Tensor | None = None) -> Linear:
@@ -49,12 +60,34 @@ def pack(weight: Tensor, bias: Tensor | None = None) -> Linear:
     return Linear(weight, bias, outputs, "plain")
 
 
+def pack_rounded(weight: Tensor, bits: int, bias: Tensor | None = None) -> Linear:
+    """The layer with its weight rounded to 4 or 8 bits. Raises: ValueError where torch cannot compute it."""
+    outputs, inputs = weight.shape
+    if weight.device.type != "cpu":
+        raise ValueError("int4 and int8 need a CPU")
+    if bits == 8:
+        scales = (weight.float().abs().amax(1) / 127).clamp_min(1e-12).bfloat16()
+        whole = (weight.float() / scales.float().unsqueeze(1)).round().clamp_(-127, 127)
+        return Linear(whole.to(torch.int8), bias, outputs, "int8", scales)
+    if inputs % GROUP or outputs % _OUTPUTS:
+        wanted = f"multiples of {GROUP} inputs and {_OUTPUTS} outputs"
+        raise ValueError(f"int4 needs {wanted}, a layer has {inputs} and {outputs}")
+    grouped = weight.float().view(outputs, -1, GROUP)
+    scales = (grouped.abs().amax(-1) / 7).clamp_min(1e-12).bfloat16()
+    whole = (grouped / scales.float().unsqueeze(-1)).round().clamp_(-7, 7) + 8
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole.view(outputs, inputs).int(), 1)
+    both = torch.stack((scales.t(), torch.zeros_like(scales).t()), -1).contiguous()
+    return Linear(packed, bias, outputs, "int4", both)
+
+
 def linear(x: Tensor, layer: Linear) -> Tensor:
     """`[rows, in]` to `[rows, out]`."""
     if layer.order == "half":
         assert _half is not None
         out: Tensor = _half.linear(x, layer.weight, layer.bias, layer.outputs)
         return out
+    if layer.scales is not None:
+        return _rounded(x, layer, layer.scales)
     if layer.order == "plain":
         return F.linear(x, layer.weight, layer.bias)
     made: Tensor = _blocked_linear(x, layer.weight, layer.bias, "none", [], "")
@@ -67,6 +100,18 @@ def linear_add(x: Tensor, layer: Linear, residual: Tensor) -> Tensor:
         return linear(x, layer).add_(residual)
     out: Tensor = _blocked_linear_add(x, residual, layer.weight, layer.bias, "add")
     return out
+
+
+def _rounded(x: Tensor, layer: Linear, scales: Tensor) -> Tensor:
+    narrow = x.bfloat16()
+    if layer.order == "int4":
+        made = torch.ops.aten._weight_int4pack_mm_for_cpu(narrow, layer.weight, GROUP, scales)
+    elif x.shape[0] < _WIDENED:
+        made = torch._weight_int8pack_mm(narrow, layer.weight, scales)
+    else:
+        made = F.linear(narrow, layer.weight.to(torch.bfloat16)).mul_(scales)
+    out: Tensor = made.to(x.dtype)
+    return out if layer.bias is None else out.add_(layer.bias)
 
 
 def _fits_half(weight: Tensor) -> bool:

@@ -34,6 +34,7 @@ class LoadPlan:
     transcription: bool = True
     device: str = "cpu"
     dtype: str = "float32"
+    weights: str = ""
     kv_tokens: int = 0
     max_jobs: int = 64
     max_image_side: int = 1024
@@ -86,6 +87,7 @@ def _text(plan: LoadPlan, given: str, draft: str) -> Pipeline:
         settings = TextSettings(
             device=plan.device,
             dtype=plan.dtype,
+            weights=plan.weights,
             kv_tokens=plan.kv_tokens,
             max_jobs=plan.max_jobs,
             draft=draft,

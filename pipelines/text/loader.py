@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kernels import Linear, pack
+from kernels import Linear, pack, pack_rounded
 from pipelines.errors import ModelBroken
 from pipelines.text.config import ModelConfig, read_json
 from pipelines.text.families import FAMILIES
@@ -21,9 +21,12 @@ from pipelines.text.model import Experts, FeedForward, Layer, Weights
 from pipelines.text.rope import rotation_tables
 
 
-def load_weights(folder: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Weights:
-    """The model's weights. Raises: ModelBroken naming file and tensor."""
-    source = _Source(folder, dtype, device)
+def load_weights(
+    folder: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device, bits: int = 0
+) -> Weights:
+    """The model's weights. bits: what those of the layers are rounded to, 0 for not at all; embedding, head
+    and router stay. Raises: ModelBroken naming file and tensor, ValueError where `pack_rounded` cannot."""
+    source = _Source(folder, dtype, device, bits)
     embedding = source.take("model.embed_tokens.weight", config.vocab, config.hidden)
     layers = tuple(_layer(source, config, index) for index in range(config.layers))
     norm = source.norm("model.norm.weight", config.hidden, config.norm_offset)
@@ -90,7 +93,8 @@ def _joined(
     turned, size = paired
     for tensors in (weights, biases):
         tensors[:turned] = [_neighbours(tensor, size) for tensor in tensors[:turned]]
-    return pack(torch.cat(weights), torch.cat(biases) if biased else None)
+    weight, bias = torch.cat(weights), torch.cat(biases) if biased else None
+    return pack_rounded(weight, source.bits, bias) if source.bits else pack(weight, bias)
 
 
 def _neighbours(weight: Tensor, size: int) -> Tensor:
@@ -102,7 +106,8 @@ def _neighbours(weight: Tensor, size: int) -> Tensor:
 class _Source:
     """The tensors of a folder by name; keeps no file open."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device, bits: int) -> None:
+        self.bits = bits
         self._files = _locate(folder)
         self._folder = folder
         self._dtype = dtype

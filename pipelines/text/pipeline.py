@@ -31,7 +31,7 @@ from pipelines.text.packing import draws, pack
 from pipelines.text.planner import Planner, Row, Work
 from pipelines.text.prefix_index import root_key
 from pipelines.text.requests import PreparedPrompt, PreparedRequest, check_request, prepare_prompt
-from pipelines.text.settings import TextSettings
+from pipelines.text.settings import WEIGHTS, TextSettings
 from pipelines.text.speculation.asking import Asking
 from pipelines.text.speculation.draft_model import KIND, DraftModel
 from pipelines.text.speculation.drafting import Drafting
@@ -102,7 +102,9 @@ class TextPipeline:
         each = token_bytes(dtype, *models)
         config = replace(config, context=context_tokens(config, each, settings))
         tokenizer = ChatTokenizer(folder, config.vocab)
-        decoder = Decoder(config, load_weights(folder, config, dtype, torch.device(settings.device)))
+        bits = WEIGHTS[settings.weights]
+        weights = load_weights(folder, config, dtype, torch.device(settings.device), bits)
+        decoder = Decoder(config, weights)
         draft = None
         if settings.draft:
             tokens = pool_tokens(config, each, settings)

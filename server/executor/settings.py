@@ -17,10 +17,10 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     thinker: folder of a second text model, which a conversation may have think ahead for the first; "" for
     none. images: folders of image models, the first the one that answers where none is named; none for the
     embedded ones. loras: LoRA files by the name that requests give them; each has to fit one of the image
-    models. threads: torch threads, 0 for one a core (never more). promised_delay_ms: longest gap between
-    preemption points. slice_ms: how long a slice of riders may grow. kv_tokens: room of the text model's KV
-    cache in tokens, 0 for eight whole contexts but at most 1 GiB, the draft model's included. max_jobs: jobs
-    a pipeline admits.
+    models. weights: "int8" or "int4" rounds the text model's layers, "" does not. threads: torch threads, 0
+    for one a core (never more). promised_delay_ms: longest gap between preemption points. slice_ms: how long
+    a slice of riders may grow. kv_tokens: room of the text model's KV cache in tokens, 0 for eight whole
+    contexts but at most 1 GiB, the draft model's included. max_jobs: jobs a pipeline admits.
     """
 
     device: str = "cpu"
@@ -32,6 +32,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     speech: str = ""
     transcription: bool = True
     dtype: str = "float32"
+    weights: str = ""
     threads: int = 0
     promised_delay_ms: float = 25.0
     slice_ms: float = 60.0
@@ -53,6 +54,8 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise InvalidRequest("device.device", f'"cpu" or "cuda[:N]", not {self.device!r}')
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise InvalidRequest("device.dtype", f"float32, bfloat16 or float16, not {self.dtype!r}")
+        if self.weights not in ("", "int8", "int4"):
+            raise InvalidRequest("device.weights", f"int8, int4 or none at all, not {self.weights!r}")
 
 
 def _between(field: str, value: float, low: float, high: float) -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import Span, attend, linear, linear_add, pack, plan_attention, rms_norm
+from kernels import Span, attend, linear, linear_add, pack, pack_rounded, plan_attention, rms_norm
 from kernels.reference import append, rotate_
 
 REGION = 512
@@ -66,6 +66,27 @@ def test_only_what_half_precision_keeps_is_halved() -> None:
     assert order(torch.randn(16, 16)) != "half"
     assert order(torch.full((16, 16), 1e6).bfloat16().float()) != "half"
     assert order(torch.randn(16, 16).bfloat16()) != "half"
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("biased", [False, True])
+def test_rounded_linear_layers(rows: int, bits: int, biased: bool) -> None:
+    """Off by what rounding a weight to the middle between two of its numbers makes, and bfloat16 inputs."""
+    weight, bias = torch.randn(48, 96), torch.randn(48) if biased else None
+    x = torch.randn(rows, 96)
+    layer = pack_rounded(weight, bits, bias)
+    wanted = x @ weight.t() + (bias if bias is not None else 0.0)
+    step = weight.view(48, -1, 32).abs().amax(-1).max() / (7 if bits == 4 else 127)
+    off = linear(x, layer) - wanted
+    assert off.abs().max() <= x.abs().sum(-1).max() * (step / 2 + 2**-8 * weight.abs().max())
+    assert off.square().mean().sqrt() <= 0.4 * step * x.square().sum(-1).mean().sqrt() + 0.01 * 96**0.5
+    assert torch.equal(linear(x, layer), linear_add(x, layer, torch.zeros_like(wanted)))
+
+
+def test_what_cannot_be_rounded_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiples of 32 inputs and 16 outputs, a layer has 40 and 16"):
+        pack_rounded(torch.randn(16, 40), 4)
 
 
 Shape = tuple[int, int, bool]

@@ -62,10 +62,13 @@ class VerifyCost:
         known.curve = None
 
     def predict(self, rows: int) -> Callable[[int], float] | None:
-        """Milliseconds by drafted tokens; None before plain decoding of so many rows has been measured."""
+        """Milliseconds by drafted tokens; None before so many rows have been measured at all. Where that was
+        with drafts only, plain decoding comes next: without it nothing could be compared."""
         known = self._rows.get(_bucket(rows))
-        if known is None or 0 not in known.steps:
+        if known is None:
             return None
+        if 0 not in known.steps:
+            return lambda drafted: math.inf if drafted else 1.0
         if known.curve is None:
             known.curve = _curve(known)
         curve, level = known.curve, self._level

@@ -14,13 +14,15 @@ from pipelines.text.speculation.cost import VerifyCost
 
 LONGEST = 12
 # Asking has to promise this much more than not asking: it is one more slice.
-MARGIN = 1.05
+MARGIN = 1.1
 # Over how many of a row's next tokens its catching up is spread, at most.
 SPREAD = 48
 # Before it is measured a pass of the small model is taken to cost so much of one of the large model, and a
 # token that is caught up so much of a pass.
 _PASS = 0.15
 _TOKEN = 0.05
+# Checking a drafted token takes at least so much of a slice without: sizes that were not tried look cheaper.
+_CHECK = 0.03
 _WEIGHT = 0.1
 _MANY = 32
 
@@ -88,7 +90,8 @@ def worth_of_asking(
     for length in range(1, LONGEST + 1):
         alive *= askers.chance
         said += alive
-        check_ms = cost_ms(without.drafted + askers.rows * length)
+        checked = askers.rows * length
+        check_ms = max(cost_ms(without.drafted + checked), nobody_ms * (1 + _CHECK * checked))
         if check_ms > limit_ms:
             break
         slices = max(1.0, min(askers.left, SPREAD) / said)

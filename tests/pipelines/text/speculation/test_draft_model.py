@@ -123,10 +123,10 @@ def test_evicted_it_catches_up_and_says_the_same(asking: Asking, folders: Folder
 
 
 def test_a_revised_prompt_crops_its_kv(asking: Asking, folders: Folders) -> None:
-    how = Sampling(max_tokens=24)
+    how = Sampling(max_tokens=48)
     driver = asking()
     job = driver.admit(how, committed=False)
-    driver.revise(job, 1, LONG + "seven", ahead=10)
+    driver.revise(job, 1, LONG + "seven", ahead=44)
     run(driver)
     assert job.state.draft_row.ids
     driver.revise(job, 2, LONG + "naive", final=True)
@@ -188,7 +188,7 @@ def test_suspended_slices_draft_the_same(asking: Asking) -> None:
 
 def test_a_long_prompt_is_caught_up_with_points_between(asking: Asking) -> None:
     driver = asking(max_position_embeddings=1024)
-    job = driver.submit(PROMPT * 30, Sampling(max_tokens=20))
+    job = driver.submit(PROMPT * 30, Sampling(max_tokens=100))
     while (batch := driver.plan()) is not None and batch.kind != KIND:
         driver.finish(batch)
         driver.pipeline.observe(batch, 1.0)

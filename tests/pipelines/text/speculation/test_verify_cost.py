@@ -9,11 +9,13 @@ import pytest
 from pipelines.text.speculation.cost import FORGOTTEN, VerifyCost
 
 
-def test_nothing_is_known_before_plain_decoding_was_measured() -> None:
+def test_plain_decoding_is_measured_before_anything_is_drafted_again() -> None:
     cost = VerifyCost()
     assert cost.predict(1) is None
     cost.observe(1, 4, 2.0)
-    assert cost.predict(1) is None
+    forbidding = cost.predict(1)
+    assert forbidding is not None
+    assert forbidding(1) == math.inf > forbidding(0)
 
 
 @pytest.mark.parametrize(
