@@ -16,7 +16,7 @@ from pipelines.messages import Sampling
 from pipelines.text.memory import token_bytes
 from pipelines.text.pipeline import TextPipeline
 from pipelines.text.settings import TextSettings
-from pipelines.text.speculation.asking import RETRY
+from pipelines.text.speculation.asking import MOST_ROWS, RETRY
 from pipelines.text.speculation.draft_model import CHUNK, KIND, DraftModel
 from tests.text_driver import Driver, Folders, make_tokenizer
 
@@ -105,6 +105,14 @@ def test_rows_are_asked_together(asking: Asking) -> None:
     for number in range(4):
         driver.submit(PROMPT + str(number), Sampling(max_tokens=30))
     assert max(len(batch.rows) for batch in run(driver) if batch.kind == KIND) == 4
+
+
+def test_large_slices_ask_nobody(asking: Asking) -> None:
+    driver = asking()
+    for number in range(MOST_ROWS + 1):
+        driver.submit(PROMPT + str(number), Sampling(max_tokens=30))
+    batches = run(driver)
+    assert all(len(batch.rows) <= MOST_ROWS for batch in batches if batch.kind == KIND)
 
 
 def test_evicted_it_catches_up_and_says_the_same(asking: Asking, folders: Folders) -> None:
