@@ -89,6 +89,8 @@ def worth_of_asking(
     nobody_ms = cost_ms(without.drafted)
     for length in range(1, LONGEST + 1):
         alive *= askers.chance
+        if askers.rows * alive < best * pass_ms:
+            break  # nor would any longer one pay
         said += alive
         checked = askers.rows * length
         check_ms = max(cost_ms(without.drafted + checked), nobody_ms * (1 + _CHECK * checked))
