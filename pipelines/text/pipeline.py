@@ -23,7 +23,7 @@ from pipelines.text.captured import spare_tokens, stepper
 from pipelines.text.commit import Committer
 from pipelines.text.config import ModelConfig, load_config
 from pipelines.text.constraint import Constraints
-from pipelines.text.kv_cache import BLOCK, blocks_for
+from pipelines.text.kv_cache import BLOCK
 from pipelines.text.loader import load_weights
 from pipelines.text.memory import KvMemory, context_tokens, pool_tokens, slots_for, token_bytes
 from pipelines.text.model import Decoder
@@ -260,18 +260,14 @@ class TextPipeline:
         self._memory.tidy()
 
     def _coming_back(self, looked: list[Job]) -> Batch | None:
-        """The slice that brings KV back from host memory: for the first job, and for others of its class that
-        could go with it if there is memory to spare. Raises: Pressure, where the first finds none."""
-        for job in looked:
-            moved, first = _state(job).moved, job is looked[0]
-            if moved is None or job.rank > looked[0].rank:
-                continue
-            spare = self._memory.room() - blocks_for(moved.tokens) >= len(looked)
-            if (first or spare) and self._memory.reserve(_state(job).table, moved.tokens):
-                return self._swap.batch((job,), moved.tokens)
-            if first:
-                raise Pressure(self._info.name)
-        return None
+        """The slice that brings the first job's KV back from host memory. Whoever rode along again where room
+        is to spare would lose it at the first's next block. Raises: Pressure, where there is no memory."""
+        moved = _state(looked[0]).moved if looked else None
+        if moved is None:
+            return None
+        if not self._memory.reserve(_state(looked[0]).table, moved.tokens):
+            raise Pressure(self._info.name)
+        return self._swap.batch((looked[0],), moved.tokens)
 
     def _restore(self, batch: Batch) -> Iterator[Emission | None]:
         (job,) = batch.rows
