@@ -1,7 +1,8 @@
 """Trains the embedded text model: `python -m training.text --hours 1.5`.
 
 One process does it all: learns the tokenizer, packs generated conversations, trains, keeps a checkpoint under
-`.train/text`, and writes the model folder. Run again to resume; `--export` writes the folder and stops.
+`.train/text`, and writes the model folder. Run again to resume; `--export` writes the folder and stops;
+`--start FOLDER` begins with the weights and the tokenizer of a model folder where there is no checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
@@ -38,7 +39,7 @@ class Plan:
 
     hours: float = 1.5
     seed: int = 20261121
-    rows: int = 8
+    rows: int = 12
     length: int = 288
     matrix_rate: float = 3e-3
     other_rate: float = 2e-3
@@ -107,6 +108,11 @@ class Trainer:
         for name, part in self.model.named_parameters():
             self.average[name].lerp_(part.detach(), 1 - keep)
         return float(loss.detach())
+
+    def start_from(self, folder: Path) -> None:
+        """Begins with the weights of a model folder; the optimisers begin afresh."""
+        self.model.load_state_dict(load_file(folder / "model.safetensors", device=str(self.device)))
+        self.average = {name: part.detach().clone() for name, part in self.model.named_parameters()}
 
     def save(self, path: Path) -> None:
         """Writes the checkpoint whole, then moves it into place."""
@@ -181,10 +187,11 @@ def run(trainer: Trainer, source: Iterator[PackedBatch], checkpoint: Path) -> bo
     return not stopping
 
 
-def prepare_encoder(seed: int) -> Encoder:
-    """The tokenizer of the work folder, learned first where there is none."""
+def prepare_encoder(seed: int, start: Path | None) -> Encoder:
+    """The tokenizer of the work folder; where there is none, that of `start`, or one learned now."""
     if not (WORK / "tokenizer.json").exists():
-        save_tokenizer(train_tokenizer(corpus(data_dir(), seed, 40_000)), WORK)
+        known = start and load_tokenizer(start)
+        save_tokenizer(known or train_tokenizer(corpus(data_dir(), seed, 40_000)), WORK)
     return Encoder(load_tokenizer(WORK))
 
 
@@ -202,6 +209,7 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="compile the step; needs a C++ compiler on a CPU"
     )
+    parser.add_argument("--start", type=Path, help="a model folder to begin with, where no checkpoint is")
     parser.add_argument(
         "--export", action="store_true", help="write the model folder from the checkpoint and stop"
     )
@@ -211,10 +219,13 @@ def main() -> None:
     plan = Plan(
         hours=chosen.hours, seed=chosen.seed, rows=chosen.rows, length=chosen.length, compile=chosen.compile
     )
-    encoder, config, checkpoint = prepare_encoder(plan.seed), TextConfig(), WORK / "checkpoint.pt"
+    encoder, config = prepare_encoder(plan.seed, chosen.start), TextConfig()
+    checkpoint = WORK / "checkpoint.pt"
     trainer = Trainer(plan, config, device)
     if checkpoint.exists():
         trainer.load(checkpoint)
+    elif chosen.start is not None:
+        trainer.start_from(chosen.start)
     if not chosen.export:
         telling = encoder.telling(telling_words())
         made = stream(data_dir(), plan.seed + trainer.step + 1)

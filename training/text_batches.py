@@ -13,6 +13,8 @@ from training.text_tokenizer import Encoded
 # Weight of the digits, names and other words of an answer that only the prompt can tell, beside 1 for its
 # other words and 0 for what the user says.
 TELLING_WEIGHT = 4.0
+# Weight of the part of an answer that decides, and of the rest of such an answer.
+KEY_WEIGHT, BESIDE_KEY_WEIGHT = 8.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,10 @@ class _Row:
         self.ids += piece.ids[:-1]
         self.targets += piece.ids[1:]
         self.documents += [self.count] * (len(piece.ids) - 1)
-        for token, said in zip(piece.ids[1:], piece.said[1:], strict=True):
-            heavy = TELLING_WEIGHT if token in telling else 1.0
+        keys = piece.key or [None] * len(piece.ids)
+        for token, said, key in zip(piece.ids[1:], piece.said[1:], keys[1:], strict=True):
+            usual = TELLING_WEIGHT if token in telling else 1.0
+            heavy = usual if key is None else KEY_WEIGHT if key else BESIDE_KEY_WEIGHT
             self.weights.append(heavy if said else 0.0)
 
     def padded(self, length: int, pad: int) -> tuple[list[int], list[int], list[int], list[float]]:

@@ -16,10 +16,11 @@ _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question and its answer."""
+    """One question and its answer; `key` are the ends of the part of it that decides, where one does."""
 
     user: str
     assistant: str
+    key: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Trains the draft model: `python -m training.text_draft --hours 0.2`, after `training.text`.
+"""Trains the draft model: `python -m training.text_draft --hours 0.2 --compile`, after `training.text`.
 
 Distillation (Hinton et al., 2015) on what the text model itself says: half of the conversations end in its
 own greedy answer, and everywhere its own probabilities are the target. A draft is judged by how often its
@@ -47,22 +47,22 @@ SHARED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", 
 
 
 class Teacher:
-    """The text model, frozen. Keeps its answer to the last batch, for drafts that learn side by side."""
+    """The text model, frozen."""
 
-    def __init__(self, folder: Path, device: torch.device, config: TextConfig | None = None) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, config: TextConfig | None = None, compiled: bool = False
+    ) -> None:
         self._model = TextModel(config or TextConfig()).to(device).eval()
         self._model.load_state_dict(load_file(folder / "model.safetensors"))
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._hidden = torch.compile(self._model.hidden) if compiled else self._model.hidden
 
     @torch.no_grad()
     def probabilities(self, batch: PackedBatch) -> Tensor:
         """Sharpened, `[said tokens, vocab]`, where `batch.weights` is above 0."""
-        if self._last is None or self._last[0] is not batch.ids:
-            states = self._model.hidden(batch.ids, document_mask(batch.documents))
-            kept = states.flatten(0, 1)[batch.weights.flatten() > 0]
-            logits = F.linear(kept, self._model.model.embed_tokens.weight).float()
-            self._last = batch.ids, F.softmax(SHARPNESS * logits, dim=-1)
-        return self._last[1]
+        states = self._hidden(batch.ids, document_mask(batch.documents))
+        kept = states.flatten(0, 1)[batch.weights.flatten() > 0]
+        logits = F.linear(kept, self._model.model.embed_tokens.weight).float()
+        return F.softmax(SHARPNESS * logits, dim=-1)
 
 
 class Distiller(Trainer):
@@ -83,7 +83,9 @@ class Distiller(Trainer):
 def own_answers(folder: Path, count: int, seed: int) -> list[Conversation]:
     """Training conversations whose last answer is the model's own, greedy."""
     answerer = Answerer(folder, rows=64)
-    drawn = [made for made in islice(stream(data_dir(), seed), 2 * count) if len(made.turns) <= 6][:count]
+    drawn = [made for made in islice(stream(data_dir(), seed, even=True), 2 * count) if len(made.turns) <= 6][
+        :count
+    ]
     said = answerer.answers(drawn, longest=100)
     pairs = zip(drawn, said, strict=True)
     return [
@@ -94,8 +96,8 @@ def own_answers(folder: Path, count: int, seed: int) -> list[Conversation]:
 
 
 def mixed(own: list[Conversation], seed: int) -> Iterator[Conversation]:
-    """The model's own answers and fresh conversations, in turn, without end."""
-    rng, fresh = random.Random(seed), stream(data_dir(), seed)
+    """The model's own answers and fresh conversations, in turn, without end; even over the skills."""
+    rng, fresh = random.Random(seed), stream(data_dir(), seed, even=True)
     while True:
         yield rng.choice(own)
         yield next(fresh)
@@ -115,14 +117,27 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=0.2, help="hours of training in all")
     parser.add_argument("--seed", type=int, default=Plan().seed)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the step; needs a C++ compiler on a CPU"
+    )
+    parser.add_argument("--start", type=Path, help="a draft's folder to begin with, where no checkpoint is")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    plan = Plan(hours=chosen.hours, seed=chosen.seed, matrix_rate=6e-3, other_rate=4e-3, decay=0.6)
+    plan = Plan(
+        hours=chosen.hours,
+        seed=chosen.seed,
+        matrix_rate=6e-3,
+        other_rate=4e-3,
+        decay=0.6,
+        compile=chosen.compile,
+    )
     encoder, checkpoint = Encoder(load_tokenizer(TARGET)), WORK / "checkpoint.pt"
-    trainer = Distiller(plan, SHAPE, device, Teacher(TARGET, device))
+    trainer = Distiller(plan, SHAPE, device, Teacher(TARGET, device, compiled=plan.compile))
     if checkpoint.exists():
         trainer.load(checkpoint)
+    elif chosen.start is not None:
+        trainer.start_from(chosen.start)
     own = own_answers(TARGET, OWN_ANSWERS, plan.seed)
     pieces = (encoder.encode(made) for made in mixed(own, plan.seed + trainer.step + 1))
     if run(trainer, batches(pieces, plan.rows, plan.length, encoder.pad), checkpoint):

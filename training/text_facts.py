@@ -128,6 +128,9 @@ def _slots(rng: random.Random, held_out: bool) -> dict[str, str]:
     a, b = _names(rng, held_out)
     drawn: dict[str, str] = {name: rng.choice(options) for name, options in SLOTS.items()}
     past, base = rng.choice(VERBS)
+    if not held_out and rng.random() < 0.35:
+        base = made_up(rng)
+        past = base + ("ed" if base[-1] not in VOWELS else "d")
     when, any_word = rng.choice(WHEN), anything(rng)
     other_day = rng.choice([day for day in SLOTS["d"] if day != drawn["d"]])
     return {
@@ -186,23 +189,29 @@ def look_up(rng: random.Random) -> Conversation:
     pairs = list(zip(names, values, strict=True))
     rng.shuffle(pairs)
     said = [
-        Turn(fill(rng, rng.choice(LOOK_UP), x=name), f"{value[:1].upper()}{value[1:]}.")
+        _told(fill(rng, rng.choice(LOOK_UP), x=name), f"{value[:1].upper()}{value[1:]}.")
         for name, value in pairs
     ]
     told = f"{rng.choice(LISTS)}: {listed}."
-    first = Turn(f"{told} {said[0].user}", said[0].assistant)
+    first = _told(f"{told} {said[0].user}", said[0].assistant)
     return Conversation("look-up", "look-up", (first, *said[1:]))
 
 
 def repeat(rng: random.Random) -> Conversation:
     """Words without sense, said again: the drill under every copy."""
-    said = " ".join(rng.choice((anything, _any_name))(rng) for _ in range(rng.randint(4, 24)))
+    said = any_words(rng, rng.randint(4, 24))
     asked = fill(rng, "[repeat|say|write|repeat after me|say again]: {x}", x=said)
     return Conversation("repeat", "repeat", (Turn(asked, said),), expected=said)
 
 
-def _any_name(rng: random.Random) -> str:
-    return rng.choice(NAMES)
+def any_words(rng: random.Random, count: int) -> str:
+    """Words, numbers and names in a row."""
+    return " ".join(anything(rng) if rng.random() < 0.5 else rng.choice(NAMES) for _ in range(count))
+
+
+def _told(question: str, answer: str) -> Turn:
+    """All of the answer decides."""
+    return Turn(question, answer, (0, len(answer)))
 
 
 def from_facts(rng: random.Random, held_out: bool) -> Conversation:
@@ -214,16 +223,16 @@ def from_facts(rng: random.Random, held_out: bool) -> Conversation:
         return Conversation("facts", fact.template, (Turn(f"{told} {question}", ""),), expected=answer)
     told = rng.choice(HEAD) + told
     roll = rng.random()
-    if roll < 0.08:
+    if roll < 0.04:
         other = _fact(rng, rng.choice(table("facts")["train"]), False)
         if not any(known.questions & other.questions for known in facts):
             turn = Turn(f"{told} {rng.choice(other.answers)[0]}", fill(rng, UNTOLD))
             return Conversation("facts", other.template, (turn,), expected="")
     if roll < 0.25:
-        turns: tuple[Turn, ...] = (Turn(told, fill(rng, NOTED)), Turn(spoken(rng, question), answer))
+        turns: tuple[Turn, ...] = (Turn(told, fill(rng, NOTED)), _told(spoken(rng, question), answer))
     else:
-        turns = (Turn(spoken(rng, f"{told} {question}"), answer),)
-    while rng.random() < 0.7:
+        turns = (_told(spoken(rng, f"{told} {question}"), answer),)
+    while rng.random() < 0.75 and len(turns) < 8:
         question, answer = rng.choice(rng.choice(facts).answers)
-        turns += (Turn(spoken(rng, question), answer),)
+        turns += (_told(spoken(rng, question), answer),)
     return Conversation("facts", fact.template, turns, expected=answer)

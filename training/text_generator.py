@@ -19,6 +19,7 @@ from training import (
     text_math,
     text_orders,
     text_partial,
+    text_rewrite,
     text_talk,
 )
 from training.data import records
@@ -31,8 +32,8 @@ Maker = Callable[[random.Random], Conversation]
 
 # Relative frequency of each skill while training.
 WEIGHTS = {
-    "math": 22, "sum": 8, "facts": 32, "look-up": 12, "repeat": 18, "rewrite": 10, "draw": 5, "no-draw": 3,
-    "redraw": 3, "tell-draw": 3, "tell": 1, "topic": 2, "coffee": 5, "menu": 3, "chat": 4, "known": 3,
+    "math": 40, "sum": 6, "facts": 34, "look-up": 6, "repeat": 2, "rewrite": 80, "draw": 5, "no-draw": 3,
+    "redraw": 3, "tell-draw": 3, "tell": 1, "topic": 2, "coffee": 5, "menu": 3, "chat": 3, "known": 2,
     "unknown": 2, "verse": 1, "story": 1, "home": 4, "order": 9, "partial": 14,
 }  # fmt: skip
 # Share of the long talks, which reach about 500 tokens.
@@ -69,9 +70,12 @@ def orders(folder: Path | None) -> list[Dialogue]:
 
 
 class Generator:
-    """Draws training conversations. Holds the intent sets; every draw takes its own random source."""
+    """Draws training conversations: by `WEIGHTS`, or `even` over the skills.
 
-    def __init__(self, folder: Path | None) -> None:
+    Holds the intent sets; every draw takes its own random source.
+    """
+
+    def __init__(self, folder: Path | None, even: bool = False) -> None:
         home, ordered = commands(folder), orders(folder)
         makers: dict[str, Maker] = {
             "math": partial(text_math.word_problem, held_out=False),
@@ -87,7 +91,7 @@ class Generator:
             "facts": partial(text_facts.from_facts, held_out=False),
             "look-up": text_facts.look_up,
             "repeat": text_facts.repeat,
-            "rewrite": partial(text_talk.rewrite, held_out=False),
+            "rewrite": partial(text_rewrite.rewrite, held_out=False),
             "chat": partial(text_talk.chat, held_out=False),
             "known": text_knowledge.known,
             "unknown": text_knowledge.unknown,
@@ -100,7 +104,7 @@ class Generator:
         if ordered:
             makers["order"] = partial(text_orders.order_said_back, known=ordered)
         self._makers = list(makers.values())
-        self._weights = [WEIGHTS[name] for name in makers]
+        self._weights = [1 if even else WEIGHTS[name] for name in makers]
 
     def one(self, rng: random.Random) -> Conversation:
         """One conversation of one skill; those that training must not see are drawn again."""
@@ -133,9 +137,9 @@ class Generator:
         return made
 
 
-def stream(folder: Path | None, seed: int) -> Iterator[Conversation]:
-    """Training conversations without end; equal for equal seeds and data."""
-    generator, rng = Generator(folder), random.Random(seed)
+def stream(folder: Path | None, seed: int, even: bool = False) -> Iterator[Conversation]:
+    """Training conversations without end; equal for equal seeds, data and `even`."""
+    generator, rng = Generator(folder, even), random.Random(seed)
     while True:
         yield generator.mixed(rng)
 
@@ -149,7 +153,7 @@ HELD_OUT: dict[str, Maker] = {
     "topic": partial(text_talk.topic, held_out=True),
     "chat": partial(text_talk.chat, held_out=True),
     "coffee": partial(text_coffee.order, held_out=True),
-    "rewrite": partial(text_talk.rewrite, held_out=True),
+    "rewrite": partial(text_rewrite.rewrite, held_out=True),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -42,10 +42,14 @@ WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a conversation, and for each whether the model is to learn to say it."""
+    """Token ids of a conversation, for each whether the model is to learn to say it, and which decide.
+
+    `key` holds the tokens of keys as True, others of answers with a key as False, all else as None.
+    """
 
     ids: list[int]
     said: list[bool]
+    key: list[bool | None] = field(default_factory=list)
 
 
 def corpus(folder: Path | None, seed: int, count: int) -> Iterator[str]:
@@ -140,22 +144,26 @@ class Encoder:
 
     def _pieces(self, conversation: Conversation, answered: bool) -> Encoded:
         ids, said = [self.begin], [False]
+        keys: list[bool | None] = [None]
 
-        def add(role: str, text: str, learn: bool) -> None:
-            content = [*self._tokenizer.encode(text.strip(), add_special_tokens=False).ids, self.end]
-            ids.extend([self._id[role], *content])
-            said.extend([False, *([learn] * len(content))])
+        def add(role: str, text: str, learn: bool, key: tuple[int, int] | None = None) -> None:
+            made = self._tokenizer.encode(text.strip(), add_special_tokens=False)
+            ids.extend([self._id[role], *made.ids, self.end])
+            said.extend([False, *([learn] * (len(made.ids) + 1))])
+            marks = [None if key is None else start < key[1] and end > key[0] for start, end in made.offsets]
+            keys.extend([None, *marks, None])
 
         if conversation.system is not None:
             add(SYSTEM, conversation.system, False)
         for turn in conversation.turns[:-1]:
             add(USER, turn.user, False)
-            add(ASSISTANT, turn.assistant, True)
+            add(ASSISTANT, turn.assistant, True, turn.key)
         last = conversation.turns[-1]
         add(USER, last.user, False)
         if answered:
-            add(ASSISTANT, last.assistant, True)
+            add(ASSISTANT, last.assistant, True, last.key)
         else:
             ids.append(self._id[ASSISTANT])
             said.append(False)
-        return Encoded(ids, said)
+            keys.append(None)
+        return Encoded(ids, said, keys)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from training.text import Plan, export
+from training.text import Plan, Trainer, export
 from training.text_batches import batches
 from training.text_conversation import Conversation, Turn
 from training.text_model import TextConfig, TextModel, document_mask
@@ -97,6 +97,18 @@ def test_export_loads(folder: Path, tmp_path: Path) -> None:
     expected = model.model.layers[1].mlp.up_proj.weight.to(torch.bfloat16).float()  # type: ignore[union-attr]
     torch.testing.assert_close(theirs.model.layers[1].mlp.up_proj.weight, expected)
     assert theirs.generation_config.eos_token_id == encoder.end
+
+
+def test_a_run_starts_from_the_weights_of_a_folder(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    weights = dict(TextModel(TINY).named_parameters())
+    export(weights, TINY, Encoder(train_tokenizer(["Hi there."])), tmp_path)
+    trainer = Trainer(Plan(seed=2), TINY, torch.device("cpu"))
+    trainer.start_from(tmp_path)
+    for name, part in trainer.model.named_parameters():
+        torch.testing.assert_close(part.detach(), weights[name].detach().to(torch.bfloat16).float())
+        torch.testing.assert_close(trainer.average[name], part.detach())
+    assert trainer.step == 0
 
 
 def test_rates_rise_hold_and_fall_to_zero() -> None:
