@@ -32,9 +32,9 @@ Maker = Callable[[random.Random], Conversation]
 
 # Relative frequency of each skill while training.
 WEIGHTS = {
-    "math": 40, "sum": 6, "facts": 34, "look-up": 6, "repeat": 2, "rewrite": 80, "draw": 5, "no-draw": 3,
-    "redraw": 3, "tell-draw": 3, "tell": 1, "topic": 2, "coffee": 5, "menu": 3, "chat": 3, "known": 2,
-    "unknown": 2, "verse": 1, "story": 1, "home": 4, "order": 9, "partial": 14,
+    "math": 54, "sum": 5, "facts": 30, "look-up": 4, "repeat": 1, "rewrite": 60, "draw": 12, "no-draw": 12,
+    "redraw": 3, "tell-draw": 8, "tell": 1, "topic": 4, "coffee": 6, "menu": 3, "chat": 4, "known": 2,
+    "unknown": 2, "verse": 1, "story": 1, "home": 4, "order": 7, "partial": 14,
 }  # fmt: skip
 # Share of the long talks, which reach about 500 tokens.
 LONG = 0.04
