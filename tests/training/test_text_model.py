@@ -101,12 +101,12 @@ def test_export_loads(folder: Path, tmp_path: Path) -> None:
 
 def test_a_run_starts_from_the_weights_of_a_folder(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    weights = dict(TextModel(TINY).named_parameters())
+    weights = {name: part.detach() for name, part in TextModel(TINY).named_parameters()}
     export(weights, TINY, Encoder(train_tokenizer(["Hi there."])), tmp_path)
     trainer = Trainer(Plan(seed=2), TINY, torch.device("cpu"))
     trainer.start_from(tmp_path)
     for name, part in trainer.model.named_parameters():
-        torch.testing.assert_close(part.detach(), weights[name].detach().to(torch.bfloat16).float())
+        torch.testing.assert_close(part.detach(), weights[name].to(torch.bfloat16).float())
         torch.testing.assert_close(trainer.average[name], part.detach())
     assert trainer.step == 0
 
