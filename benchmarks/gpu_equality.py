@@ -38,11 +38,10 @@ def edges() -> dict[str, Check]:
         "quantised_linear_8": lambda r: checks.quantised(r, 3, 64, 33, 8, 32),
         "quantised_linear_4": lambda r: checks.quantised(r, 8, 64, 33, 4, 32),
         "perturbed_argmax": lambda r: checks.drawn(r, 1030, rows),
-        "accept_drafts": lambda r: checks.accepted(r, [5, 0, 9], 9, chain=False),
         "group_norm_silu": lambda r: checks.group_norm(r, 2, 12, 3, (7, 9), silu=True),
         "modulate": lambda r: checks.modulate(r, 2, 3, 40),
         "latent_step": lambda r: checks.latent_step(r, 3, 3, 1030),
-        "overlap_add": lambda r: checks.overlap_add(r, 2, 5, 15, 4, normalise=True),
+        "overlap_add": lambda r: checks.overlap_add(r, 2, 5, 15, 4, windowed=False),
     }
 
 
@@ -62,7 +61,7 @@ def real() -> dict[str, Check]:
         "group_norm_silu, wide": lambda r: checks.group_norm(r, 2, 320, 32, (128, 128), silu=True),
         "modulate, wide": lambda r: checks.modulate(r, 2, 4096, 1152),
         "latent_step, wide": lambda r: checks.latent_step(r, 8, 3, 65536),
-        "overlap_add, wide": lambda r: checks.overlap_add(r, 4, 400, 1024, 256, normalise=True),
+        "overlap_add, wide": lambda r: checks.overlap_add(r, 4, 400, 1024, 256, windowed=True),
     }
 
 

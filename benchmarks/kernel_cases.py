@@ -76,7 +76,6 @@ def cases(itemsize: int, *, tiny: bool) -> list[Case]:
             )
     for rows in (2,) if tiny else (8, 32):
         found.append(perturbed_argmax(rows, vocab))
-    found.append(accept_drafts(*((2, 3) if tiny else (32, 8))))
     for shape in ((1, 4, 2, 6),) if tiny else ((2, 320, 32, 128), (2, 1280, 32, 32)):
         found.append(group_norm_silu(*shape, itemsize))
     found.append(modulate(*((1, 3, 40) if tiny else (2, 4096, 1152)), itemsize))
@@ -279,7 +278,11 @@ def quantised_linear(bits: int, rows: int, inputs: int, outputs: int, group: int
 
         full = rig(str(device), dtype).normal(outputs, inputs) * inputs**-0.5
         weight, x = quantised.quantise(full, bits, group), rig(str(device), dtype, 1).normal(rows, inputs)
-        return Calls(lambda: fast(x, weight), lambda: F.linear(x, full), compilable=False)
+        peers: dict[str, Call] = {"not rounded": lambda: F.linear(x, full)}
+        if bits == 8 and device.type == "cuda":  # torch's own, with one scale an output
+            whole, scales = weight.numbers, weight.scales[:, 0].contiguous()
+            peers["torch int8"] = lambda: torch._weight_int8pack_mm(x, whole, scales)
+        return Calls(lambda: fast(x, weight), lambda: quantised.quantised_linear(x, weight), peers, False)
 
     read = outputs * inputs * bits // 8 + outputs * inputs // group * item
     count = read + rows * (inputs + outputs) * item
@@ -302,21 +305,6 @@ def perturbed_argmax(rows: int, vocab: int) -> Case:
 
     count, flops = 4 * rows * vocab, 40 * rows * vocab
     return Case("perturbed_argmax", f"{rows}x{vocab}", rows, count, flops, make, torch.float32)
-
-
-def accept_drafts(rows: int, most: int) -> Case:
-    def make(device: torch.device, _dtype: torch.dtype) -> Calls:
-        from kernels.accept import accept_drafts as fast
-
-        tokens = torch.ones(rows * most, dtype=torch.int64, device=device)
-        parent = torch.arange(-1, most - 1, dtype=torch.int32, device=device).repeat(rows)
-        first = torch.arange(0, rows * most, most, dtype=torch.int32, device=device)
-        count = torch.full_like(first, most)
-        given = (tokens, tokens, parent, first, count, most)
-        return Calls(lambda: fast(*given), lambda: reference_decoder.accept_drafts(*given), compilable=False)
-
-    count = rows * (most * 24 + 12)
-    return Case("accept_drafts", f"{rows} rows of {most}", rows, count, rows * most, make, torch.int64)
 
 
 def group_norm_silu(images: int, channels: int, groups: int, side: int, item: int) -> Case:
@@ -374,11 +362,11 @@ def overlap_add(batch: int, frames: int, length: int, hop: int, item: int) -> Ca
         sound, window = rig(str(device), dtype).normal(batch, frames, length), torch.hann_window(length)
         window = window.to(device)
         return Calls(
-            lambda: fast(sound, window, hop),
-            lambda: reference_media.overlap_add(sound, window, hop),
+            lambda: fast(sound, hop, window),
+            lambda: reference_media.overlap_add(sound, hop, window),
             compilable=False,
         )
 
     size = batch * frames * length
-    count = size * item + 4 * batch * ((frames - 1) * hop + length)
+    count = size * item + 4 * batch * (frames - -(-length // hop) + 1) * hop
     return Case("overlap_add", f"{batch}x{frames}x{length}, hop {hop}", size, count, 2 * size, make)

@@ -2,7 +2,8 @@
 
 Every function here has a specification in plain torch, which runs on any device, and a Triton kernel in a
 file of its own, which must equal it. `kernels.timings` decides from committed results which of the two runs
-a call; a kernel that was not timed on the device at hand is off.
+a call; a kernel that was not timed on the device at hand is off. (The kernels of drawing and of rounded
+weights are chosen where they are called, in `sampling` and `linear`.)
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from torch import Tensor
 from kernels import reference, reference_decoder, reference_media
 from kernels.linear import Linear, linear, linear_add, pack, pack_rounded
 from kernels.paged_plan import attend_paged, plan_paged
-from kernels.quantised import Quantised, quantise
-from kernels.quantised import quantised_linear as _quantised_linear
 from kernels.reference import AttentionPlan, Span
 from kernels.sampling import Drawn, RowSampling, draw
 from kernels.timings import chosen, possible
@@ -25,10 +24,8 @@ __all__ = [
     "AttentionPlan",
     "Drawn",
     "Linear",
-    "Quantised",
     "RowSampling",
     "Span",
-    "accept_drafts",
     "add_rms_norm",
     "attend",
     "draw",
@@ -43,8 +40,6 @@ __all__ = [
     "pack",
     "pack_rounded",
     "plan_attention",
-    "quantise",
-    "quantised_linear",
     "rms_norm",
     "rope_append",
     "upload",
@@ -120,26 +115,6 @@ def gate_multiply(gate_up: Tensor, act: str) -> Tensor:
     return reference_decoder.gate_multiply(gate_up, act)
 
 
-def quantised_linear(x: Tensor, weight: Quantised) -> Tensor:
-    """`quantised.quantised_linear`."""
-    if x.shape[0] <= 8 and chosen(f"quantised_linear_{weight.bits}", x, x.shape[0]):
-        from kernels import quantised_matvec
-
-        return quantised_matvec.quantised_linear(x, weight)
-    return _quantised_linear(x, weight)
-
-
-def accept_drafts(
-    drawn: Tensor, drafted: Tensor, parent: Tensor, first: Tensor, count: Tensor, most: int
-) -> tuple[Tensor, Tensor]:
-    """`reference_decoder.accept_drafts`."""
-    if chosen("accept_drafts", drawn, first.numel()):
-        from kernels import accept
-
-        return accept.accept_drafts(drawn, drafted, parent, first, count, most)
-    return reference_decoder.accept_drafts(drawn, drafted, parent, first, count, most)
-
-
 def group_norm_silu(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, *, silu: bool = True
 ) -> Tensor:
@@ -171,10 +146,10 @@ def latent_step(
     return reference_media.latent_step(latents, previous, kept, weights, mix)
 
 
-def overlap_add(frames: Tensor, window: Tensor, hop: int, *, normalise: bool = False) -> Tensor:
+def overlap_add(frames: Tensor, hop: int, window: Tensor | None = None) -> Tensor:
     """`reference_media.overlap_add`."""
     if chosen("overlap_add", frames, frames.numel()):
         from kernels import overlap
 
-        return overlap.overlap_add(frames, window, hop, normalise=normalise)
-    return reference_media.overlap_add(frames, window, hop, normalise=normalise)
+        return overlap.overlap_add(frames, hop, window)
+    return reference_media.overlap_add(frames, hop, window)

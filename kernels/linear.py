@@ -6,8 +6,10 @@ memory is read, and a call costs a microsecond and not ten. "blocked": oneDNN's 
 packs weights) for what is left, bfloat16 layers included. Elsewhere the plain order. All compute
 x @ weight.T + bias.
 
-Weights may be rounded too (`pack_rounded`), on a CPU: "int8", a scale for each output, and "int4", one for 32
-inputs of it. The products then take x in bfloat16.
+Weights may be rounded too (`pack_rounded`). On a CPU: "int8", a scale for each output, and "int4", one for 32
+inputs of it; the products then take x in bfloat16. On a GPU: "grouped", a scale for 128 inputs of an output
+(or 64, or 32), see `kernels.quantised`; few rows are multiplied by its kernel where that pays, for others the
+weight is widened first, which takes less memory than weights that were never rounded, and more time.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.quantised import MOST_ROWS, Quantised, quantise, quantised_linear
+from kernels.timings import chosen
+
 # oneDNN orders the weight for a number of rows; this one serves 1 to 128 well.
 _ROWS = 8
 # What float16 may change of a weight, over the largest: below what float32 sums are off by anyway. All of
@@ -30,6 +35,8 @@ _LOST = 2.0**-20
 # Inputs that share a scale at 4 bits, and the outputs that torch takes at a time.
 GROUP = 32
 _OUTPUTS = 16
+# Inputs that share a scale on a GPU, the first that divides them.
+_GROUPS = (128, 64, 32)
 # From so many rows on, widening an int8 weight and multiplying as usual is faster.
 _WIDENED = 32
 
@@ -40,13 +47,15 @@ _blocked_linear_add = torch.ops.mkldnn._linear_pointwise.binary
 @dataclass(frozen=True, slots=True)
 class Linear:
     """A weight `[out, in]` (opaque unless `order` is "plain" or "int8") with an optional bias `[out]`.
-    scales: of rounded ones, bfloat16 `[out]`; at 4 bits torch's own, `[in / GROUP, out, 2]`."""
+    scales: of "int8", bfloat16 `[out]`; of "int4", torch's own, `[in / GROUP, out, 2]`. grouped: where
+    `order` says so; `weight` then is its numbers."""
 
     weight: Tensor
     bias: Tensor | None
     outputs: int
-    order: Literal["plain", "blocked", "half", "int8", "int4"]
+    order: Literal["plain", "blocked", "half", "int8", "int4", "grouped"]
     scales: Tensor | None = None
+    grouped: Quantised | None = None
 
 
 def pack(weight: Tensor, bias: Tensor | None = None) -> Linear:
@@ -61,10 +70,11 @@ def pack(weight: Tensor, bias: Tensor | None = None) -> Linear:
 
 
 def pack_rounded(weight: Tensor, bits: int, bias: Tensor | None = None) -> Linear:
-    """The layer with its weight rounded to 4 or 8 bits. Raises: ValueError where torch cannot compute it."""
+    """The layer with its weight rounded to 4 or 8 bits, as its device computes it best. Raises: ValueError
+    where it cannot."""
     outputs, inputs = weight.shape
     if weight.device.type != "cpu":
-        raise ValueError("int4 and int8 need a CPU")
+        return pack_grouped(weight, bits, bias)
     if bits == 8:
         scales = (weight.float().abs().amax(1) / 127).clamp_min(1e-12).bfloat16()
         whole = (weight.float() / scales.float().unsqueeze(1)).round().clamp_(-127, 127)
@@ -80,6 +90,16 @@ def pack_rounded(weight: Tensor, bits: int, bias: Tensor | None = None) -> Linea
     return Linear(packed, bias, outputs, "int4", both)
 
 
+def pack_grouped(weight: Tensor, bits: int, bias: Tensor | None = None) -> Linear:
+    """`pack_rounded` for a GPU, computed on any device. Raises: ValueError where no group fits."""
+    inputs = weight.shape[1]
+    group = next((group for group in _GROUPS if inputs % group == 0), None)
+    if group is None:
+        raise ValueError(f"int{bits} needs multiples of {_GROUPS[-1]} inputs, a layer has {inputs}")
+    rounded = quantise(weight, bits, group)
+    return Linear(rounded.numbers, bias, weight.shape[0], "grouped", grouped=rounded)
+
+
 def linear(x: Tensor, layer: Linear) -> Tensor:
     """`[rows, in]` to `[rows, out]`."""
     if layer.order == "half":
@@ -88,6 +108,9 @@ def linear(x: Tensor, layer: Linear) -> Tensor:
         return out
     if layer.scales is not None:
         return _rounded(x, layer, layer.scales)
+    if layer.grouped is not None:
+        out = _grouped(x, layer.grouped)
+        return out if layer.bias is None else out.add_(layer.bias)
     if layer.order == "plain":
         return F.linear(x, layer.weight, layer.bias)
     made: Tensor = _blocked_linear(x, layer.weight, layer.bias, "none", [], "")
@@ -112,6 +135,15 @@ def _rounded(x: Tensor, layer: Linear, scales: Tensor) -> Tensor:
         made = F.linear(narrow, layer.weight.to(torch.bfloat16)).mul_(scales)
     out: Tensor = made.to(x.dtype)
     return out if layer.bias is None else out.add_(layer.bias)
+
+
+def _grouped(x: Tensor, weight: Quantised) -> Tensor:
+    """`quantised_linear`, by its kernel where that pays."""
+    if x.shape[0] <= MOST_ROWS and chosen(f"quantised_linear_{weight.bits}", x, x.shape[0]):
+        from kernels import quantised_matvec
+
+        return quantised_matvec.quantised_linear(x, weight)
+    return quantised_linear(x, weight)
 
 
 def _fits_half(weight: Tensor) -> bool:

@@ -1,4 +1,5 @@
-"""Weight-only quantisation to int8 or int4 in groups along the input, and its specification in plain torch.
+"""Weight-only quantisation to int8 or int4 in groups along the input: what the products of a GPU take where
+weights are rounded (`kernels.linear`), and their specification in plain torch.
 
 Every group of `group` inputs of one output has a scale: greatest magnitude / 127 or / 7; no zero point. int8:
 numbers `[out, in]`. int4: uint8 `[out, in / 2]`, plus 8; in each group the low halves of its bytes are its
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GROUP = 128
+# Rows that the kernel takes: the side of its tile, so that more up to it cost nothing.
+MOST_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +28,15 @@ class Quantised:
     bits: int
     group: int
 
-    def dequantised(self) -> Tensor:
-        """fp32 `[out, in]`."""
+    def widened(self, dtype: torch.dtype) -> Tensor:
+        """`[out, in]`; the numbers are exact in every dtype, so each weight is rounded once."""
         outputs, groups = self.scales.shape
         if self.bits == 8:
-            whole = self.numbers.view(outputs, groups, self.group).float()
+            whole = self.numbers.view(outputs, groups, self.group).to(dtype)
         else:
             pairs = self.numbers.view(outputs, groups, self.group // 2)
-            whole = torch.cat((pairs & 15, pairs >> 4), dim=-1).float() - 8.0
-        return (whole * self.scales.float().unsqueeze(-1)).view(outputs, -1)
+            whole = torch.cat((pairs & 15, pairs >> 4), dim=-1).to(dtype).sub_(8)
+        return whole.mul_(self.scales.to(dtype).unsqueeze(-1)).view(outputs, -1)
 
 
 def quantise(weight: Tensor, bits: int, group: int = GROUP) -> Quantised:
@@ -55,5 +58,5 @@ def quantise(weight: Tensor, bits: int, group: int = GROUP) -> Quantised:
 
 
 def quantised_linear(x: Tensor, weight: Quantised) -> Tensor:
-    """x `[rows, in]` times the dequantised weight, in fp32, rounded to the dtype of x."""
-    return F.linear(x.float(), weight.dequantised()).to(x.dtype)
+    """x `[rows, in]` times the weight, in the dtype of x."""
+    return F.linear(x, weight.widened(x.dtype))

@@ -14,10 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.launch import DOT_SIDE, dot, power_of_2
-from kernels.quantised import Quantised
+from kernels.quantised import MOST_ROWS, Quantised
 
 OUTPUTS = 32
-MOST_ROWS = 8
 
 
 @triton.jit
@@ -64,7 +63,7 @@ def _quantised(
 
 
 def quantised_linear(x: Tensor, weight: Quantised) -> Tensor:
-    """`[rows, in]`, at most 8 rows of any row stride, to `[rows, out]` in the dtype of x."""
+    """`[rows, in]`, at most 16 rows of any row stride, to `[rows, out]` in the dtype of x."""
     rows, inputs = x.shape
     assert rows <= MOST_ROWS and x.stride(1) == 1
     outputs = weight.scales.shape[0]

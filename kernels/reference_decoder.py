@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,19 +41,3 @@ def gate_multiply(gate_up: Tensor, act: str) -> Tensor:
     if act == "silu":
         return F.silu(gate).mul_(up)
     return F.gelu(gate, approximate="tanh" if act == "gelu_tanh" else "none").mul_(up)
-
-
-def accept_drafts(
-    drawn: Tensor, drafted: Tensor, parent: Tensor, first: Tensor, count: Tensor, most: int
-) -> tuple[Tensor, Tensor]:
-    """Walk each row's tree from node 0 as long as a child drafted what was drawn; see `kernels.accept`."""
-    path = torch.full((first.numel(), most), -1, dtype=torch.int32)
-    for row, (start, nodes) in enumerate(zip(first.tolist(), count.tolist(), strict=True)):
-        here, steps = 0 if nodes else -1, 0
-        while here >= 0:
-            path[row, steps] = here
-            steps += 1
-            token = int(drawn[start + here])
-            children = [n for n in range(1, nodes) if int(parent[start + n]) == here]
-            here = next((n for n in children if int(drafted[start + n]) == token), -1)
-    return path.to(drawn.device), (path >= 0).sum(1, dtype=torch.int32).to(drawn.device)

@@ -43,15 +43,21 @@ def latent_step(
     return a * latents + b * output + c * previous, d * latents + e * output, output
 
 
-def overlap_add(frames: Tensor, window: Tensor, hop: int, *, normalise: bool = False) -> Tensor:
-    """Frame n of `[batch, frames, length]`, times the window, is added from sample n * hop on; fp32.
-    normalise: divided by the sum of the squared windows, where that is above 1e-8."""
+def overlap_add(frames: Tensor, hop: int, window: Tensor | None = None) -> Tensor:
+    """Frame n of `[batch, frames, length]`, times the window `[length]` if there is one, is added from sample
+    n * hop on. Of the sum, fp32, what no frame before or after these would add to: `[batch, (frames - cover +
+    1) * hop]` from sample (cover - 1) * hop on, where a sample lies in up to `cover` frames."""
     batch, number, length = frames.shape
-    out = frames.new_zeros((batch, (number - 1) * hop + length if number else 0), dtype=torch.float32)
-    power = torch.zeros_like(out)
-    wide = window.float()
-    for frame in range(number):
-        here = slice(frame * hop, frame * hop + length)
-        out[:, here] += frames[:, frame].float() * wide
-        power[:, here] += wide * wide
-    return out / torch.where(power > 1e-8, power, 1.0) if normalise else out
+    windowed = frames.float() if window is None else frames.float() * window.float()
+    cover = -(-length // hop)
+    if cover * hop > length:
+        windowed = F.pad(windowed, (0, cover * hop - length))
+    parts = windowed.view(batch, number, cover, hop)
+    whole = number - cover + 1
+    if whole <= 0:
+        return parts.new_empty(batch, 0)
+    out = parts[:, cover - 1 :, 0].clone(memory_format=torch.contiguous_format)
+    for late in range(1, cover):
+        begin = cover - 1 - late
+        out += parts[:, begin : begin + whole, late]
+    return out.view(batch, whole * hop)

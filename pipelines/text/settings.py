@@ -15,7 +15,7 @@ class TextSettings:
     """Validated on construction. Raises: ValueError naming the setting.
 
     device: a torch device. dtype: of weights and KV cache. weights: "int8" or "int4" rounds those of the
-    layers (CPU only), "" does not. context_tokens: at most this many tokens a job, 0 for the model's own or
+    layers, "" does not. context_tokens: at most this many tokens a job, 0 for the model's own or
     what 1 GiB of KV holds. kv_tokens: size of the KV pool in tokens, 0 for room for eight whole contexts or
     what 1 GiB holds. max_jobs: admitted at a time. max_rows: jobs in one slice. max_chunk: prompt tokens in
     one slice. prefix_reuse: share the KV of equal prompt beginnings inside a tenant. swap: evicted KV may

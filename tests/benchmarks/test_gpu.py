@@ -144,15 +144,15 @@ def test_the_network_runs_and_yields_after_each_block() -> None:
 
 
 def test_what_is_timed_is_what_dispatch_asks_for() -> None:
-    """The sampler asks by its scores, acceptance by its tokens, all others by the model's dtype."""
+    """The sampler asks by its scores, all others by the model's dtype."""
     asked = {case.kernel: case.dtype for case in cases(2, tiny=False) if case.dtype is not None}
-    assert asked == {"perturbed_argmax": torch.float32, "accept_drafts": torch.int64}
+    assert asked == {"perturbed_argmax": torch.float32}
 
 
 def test_counts_are_of_every_kernel() -> None:
     counted = {case.kernel for case in cases(2, tiny=False)}
     assert counted == {case.kernel for case in cases(4, tiny=True)}
-    assert len(counted) == 15
+    assert len(counted) == 14
     assert all(case.bytes > 0 and case.flops > 0 for case in cases(2, tiny=False))
 
 
@@ -178,7 +178,7 @@ def test_the_dry_run_runs_every_part(tmp_path: Path) -> None:
     found = json.loads(written.read_text())["parts"]
     assert list(found) == list(gpu.BUDGETS_S)
     assert gpu.broken(found) == []
-    assert len(found["equality"]["items"]) == 54
+    assert len(found["equality"]["items"]) == 51
     assert found["compile"]["spilling"] == []
 
 

@@ -12,7 +12,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 KERNELS = {
-    "_accept",
     "_apply",
     "_decode",
     "_draw",

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kernels import overlap_add
 from pipelines.speech.voice.config import VoiceConfig
 
 BINS = 257
@@ -131,19 +132,13 @@ class Vocoder:
 
     def hiss(self, filters: Filters, first: Tensor) -> Tensor:
         """[rows, n * hop] the noise of a span whose first frame has the number `first` [rows] int64."""
-        rows, total = filters.spectrum.shape[:2]
-        frames = total - BEFORE - AFTER
+        total = filters.spectrum.shape[1]
         number = first[:, None] - BEFORE + torch.arange(total)
         offset = torch.arange(2 * self.hop) - self.hop
         sample = (number[..., None] * self.hop + offset).remainder(NOISE_PERIOD)
         source = torch.fft.rfft(self._noise[sample] * self._window, n=FFT)
         made = torch.fft.irfft(source * torch.exp(filters.spectrum) * filters.noisy.sqrt(), n=FFT)
-        parts: Tensor = made.reshape(rows, total, FFT // self.hop, self.hop)
-        out = torch.zeros(rows, frames, self.hop)
-        for late in range(FFT // self.hop):
-            begin = BEFORE + 1 - late
-            out += parts[:, begin : begin + frames, late]
-        return out.reshape(rows, frames * self.hop)
+        return overlap_add(made[:, BEFORE + 2 - FFT // self.hop :], self.hop)
 
 
 def _ends(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Tokens drawn and drafts accepted on the device."""
+"""Tokens drawn on the device."""
 
 from __future__ import annotations
 
@@ -130,10 +130,3 @@ def test_many_settings(vocab: int, seed: int, top_k: int, top_p: float, min_p: f
     checks.drawn(
         rig("cpu", torch.float32, seed % 1000), vocab, [row, RowSampling(6, seed, 1.1)], spread=spread
     )
-
-
-@pytest.mark.parametrize("chain", [True, False])
-@pytest.mark.parametrize("counts", [[0], [1], [5, 0, 1, 9], [64, 33]])
-def test_accepted_drafts(counts: list[int], chain: bool) -> None:
-    for seed in range(4):
-        checks.accepted(rig("cpu", torch.float32, seed), counts, max(1, *counts), chain=chain)

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import kernel_checks as checks
 from benchmarks.kernel_checks import Heads, poisoned_memory, rig
 from kernels.gate import ACTIVATIONS
-from kernels.quantised import quantise
+from kernels.linear import linear, pack_grouped
+from kernels.quantised import MOST_ROWS, quantise
+from kernels.timings import forced
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -49,7 +52,8 @@ def test_gate(act: str, dtype: torch.dtype) -> None:
 @dtypes
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize(
-    ("rows", "inputs", "outputs", "group"), [(0, 32, 4, 32), (1, 64, 33, 32), (8, 256, 32, 128)]
+    ("rows", "inputs", "outputs", "group"),
+    [(0, 32, 4, 32), (1, 64, 33, 32), (8, 256, 32, 128), (16, 32, 5, 32)],
 )
 def test_quantised(bits: int, rows: int, inputs: int, outputs: int, group: int, dtype: torch.dtype) -> None:
     checks.quantised(rig("cpu", dtype), rows, inputs, outputs, bits, group)
@@ -60,11 +64,29 @@ def test_quantising_loses_at_most_half_a_step(bits: int) -> None:
     weight = torch.randn(5, 96)
     weight[2, :32] = 0.0
     kept = quantise(weight, bits, 32)
-    error = (kept.dequantised() - weight).view(5, 3, 32).abs()
+    error = (kept.widened(torch.float32) - weight).view(5, 3, 32).abs()
     assert bool((error <= kept.scales.unsqueeze(-1) * 0.5001).all())
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_rounded_layer_takes_its_kernel_for_few_rows(bits: int) -> None:
+    """With its bias; more rows than the kernel has are multiplied by the widened weight."""
+    weight, bias = torch.randn(24, 96), torch.randn(24)
+    layer = pack_grouped(weight, bits, bias)
+    assert layer.grouped is not None
+    assert layer.grouped.group == 32
+    for rows in (1, MOST_ROWS, MOST_ROWS + 1):
+        x = torch.randn(rows, 96)
+        expected = F.linear(x, layer.grouped.widened(torch.float32), bias)
+        assert torch.equal(linear(x, layer), expected)
+        with forced(f"quantised_linear_{bits}"):
+            torch.testing.assert_close(linear(x, layer), expected, atol=2e-5, rtol=2e-5)
+            assert torch.equal(linear(x, layer), expected) == (rows > MOST_ROWS)
+
+
 def test_sizes_that_cannot_be_quantised() -> None:
+    with pytest.raises(ValueError, match="multiples of 32 inputs, a layer has 40"):
+        pack_grouped(torch.randn(16, 40), 8)
     with pytest.raises(ValueError, match="bits: 5"):
         quantise(torch.randn(2, 64), 5)
     with pytest.raises(ValueError, match="group: 100 inputs"):
@@ -95,12 +117,12 @@ def test_latent_step(rows: int, order: int, size: int, dtype: torch.dtype) -> No
 
 
 @dtypes
-@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("windowed", [False, True])
 @pytest.mark.parametrize(
     ("frames", "length", "hop"), [(0, 8, 2), (1, 8, 2), (7, 16, 4), (5, 15, 4), (4, 8, 8), (3, 5, 9)]
 )
-def test_overlap_add(frames: int, length: int, hop: int, normalise: bool, dtype: torch.dtype) -> None:
-    checks.overlap_add(rig("cpu", dtype), 2, frames, length, hop, normalise=normalise)
+def test_overlap_add(frames: int, length: int, hop: int, windowed: bool, dtype: torch.dtype) -> None:
+    checks.overlap_add(rig("cpu", dtype), 2, frames, length, hop, windowed=windowed)
 
 
 @pytest.mark.slow
@@ -113,4 +135,4 @@ def test_many_widths(rows: int, width: int, dtype: torch.dtype, seed: int) -> No
     checks.modulate(here, rows, 2, width)
     checks.group_norm(here, rows, 6, 3, (1, width + 1), silu=True)
     checks.latent_step(here, rows, 3, width)
-    checks.overlap_add(here, 1, rows, width, max(1, width // 3), normalise=True)
+    checks.overlap_add(here, 1, rows, width, max(1, width // 3), windowed=True)
