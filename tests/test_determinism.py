@@ -105,7 +105,7 @@ def disturbed(seed: int, pipeline: Pipeline, submit: Submit) -> Recording:
         leased = [job for job in bench.executor._book.live(name) if pipeline.leased(job) and not job.in_slice]
         if step >= 4 and leased and evictions:
             evictions -= 1
-            bench.executor._evict(rng.choice(leased))
+            bench.executor._memory.evict(rng.choice(leased))
         if not bench.executor.step():
             assert not any(isinstance(chunk, Done) for chunk in bench.chunks(first[1])), "cancelled in time"
             return bench.recording
@@ -204,7 +204,7 @@ def test_a_promotion_changes_no_bit(text_folder: Path) -> None:
     bench.update(job, PromptRevision(9, text, True))
     for _ in range(4):
         bench.executor.step()
-    bench.executor._evict(next(each for each in bench.executor._book.live("text") if each.id == job))
+    bench.executor._memory.evict(next(each for each in bench.executor._book.live("text") if each.id == job))
     bench.run()
     assert proves(checked(bench.recording), text_pipeline(text_folder))
 
