@@ -2,7 +2,8 @@
 
 A job's text is cut into clauses as it arrives (`update`). Two kinds of slice make the audio: "acoustic"
 phonemises the next clause of each row and runs the acoustic model over them; "audio" makes the next chunk
-of each row. Each is one commit. A third, "end", only says that a job is done whose text ended after its
+of each row, and is called "frames" where rows need the decoder for that, which costs several times as much.
+Each is one commit. A third, "end", only says that a job is done whose text ended after its
 last sound. Phonemising needs whole clauses and so cannot be done in `prepare`, which sees raw pieces; it
 stands in the acoustic slice, one row between two yields.
 """
@@ -10,7 +11,7 @@ stands in the acoustic slice, one row between two yields.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,8 @@ from pipelines.speech.spoken import SpokenState
 
 SAMPLE_RATE_LIMITS = (8_000, 48_000)
 TYPICAL_SECONDS_PER_CHARACTER = 0.065
+DECODER_CHUNKS = 1.6
+"""What decoding a row costs, in chunks; measured of the embedded voice."""
 Steps = Generator[Emission | None, None, None]
 
 
@@ -127,29 +130,41 @@ class SpeechPipeline:
     def plan(self, ready: Iterable[Job], budget: Budget) -> Batch | None:
         """The most urgent job decides the kind; others of the same kind and class join while the budget
         lasts. Those of a less urgent class do not: rows cost as much together as apart."""
-        batch: Batch | None = None
+        rows: list[Job] = []
         for job in ready:
-            kind, units = _next_slice(_state(job))
-            if batch is None:
-                batch = Batch(self._info.name, kind, (job,), units)
-            elif job.rank > batch.rows[0].rank:
+            if rows and job.rank > rows[0].rank:
                 break
-            elif kind == batch.kind:
-                wider = Batch(self._info.name, kind, (*batch.rows, job), batch.units + units)
-                if self._cost.estimate(wider).p90_ms > budget.slice_ms:
-                    break
-                batch = wider
-            if len(batch.rows) == self._settings.max_rows:
+            if not rows or _next_kind(_state(job)) == _next_kind(_state(rows[0])):
+                rows.append(job)
+            if len(rows) == self._settings.max_rows:
                 break
-        return batch
+        while rows:
+            batch = self._batch(rows)
+            if len(rows) == 1 or self._cost.estimate(batch).p90_ms <= budget.slice_ms:
+                return batch
+            rows.pop()
+        return None
+
+    def _batch(self, rows: Sequence[Job]) -> Batch:
+        """Units: characters for acoustics; chunks, and for what is decoded as many as that costs."""
+        states = [_state(job) for job in rows]
+        kind, units = _next_kind(states[0]), float(len(rows))
+        if kind == "acoustic":
+            clauses = [state.next_clause for state in states]
+            units = float(sum(len(clause.text) for clause in clauses if clause is not None))
+        elif kind == "audio":
+            speaking = [state.speaking for state in states]
+            decoded = self._speaker.decodes([state for state in speaking if state is not None])
+            kind, units = "frames" if decoded else "audio", units + DECODER_CHUNKS * decoded
+        return Batch(self._info.name, kind, tuple(rows), units)
 
     def run(self, batch: Batch) -> Iterator[Emission | None]:
         """One slice. Raises: ModelBroken where the audio is not finite."""
         if batch.kind == "acoustic":
             return self._begin(batch)
-        if batch.kind == "audio":
-            return self._speak(batch)
-        return self._end(batch)
+        if batch.kind == "end":
+            return self._end(batch)
+        return self._speak(batch)
 
     def estimate(self, batch: Batch) -> Estimate:
         return self._cost.estimate(batch)
@@ -282,9 +297,8 @@ def _state(job: Job) -> SpokenState:
     return job.state
 
 
-def _next_slice(state: SpokenState) -> tuple[str, float]:
-    """Kind and units: characters for acoustics, chunks for audio."""
+def _next_kind(state: SpokenState) -> str:
+    """Of the job's next slice, whatever the decoder has to do for it."""
     if state.speaking is not None:
-        return "audio", 1.0
-    clause = state.next_clause
-    return ("acoustic", float(len(clause.text))) if clause is not None else ("end", 1.0)
+        return "audio"
+    return "acoustic" if state.next_clause is not None else "end"

@@ -110,3 +110,7 @@ class Speaker(Protocol):
     def chunk(self, states: Sequence[ClauseState]) -> Generator[None, None, list[ChunkRow]]:
         """The next chunk of each row, float32 mono in [-1, 1], and its new state: None once finished."""
         ...
+
+    def decodes(self, states: Sequence[ClauseState]) -> int:
+        """For how many of the rows `chunk` will run the decoder, which costs more than the chunk itself."""
+        ...

@@ -134,8 +134,7 @@ class VitsSpeaker:
 
     def chunk(self, states: Sequence[ClauseState]) -> Generator[None, None, list[ChunkRow]]:
         rows: list[ChunkRow] = []
-        for state in states:
-            assert isinstance(state, VitsClause)
+        for state in map(_own, states):
             rows.append((yield from self._next(state)))
         return rows
 
@@ -160,12 +159,26 @@ class VitsSpeaker:
         empty = np.zeros(0, np.float32)
         return VitsClause(latents, voice, clause.pitch, clause.symbols.ends_sentence, total, empty)
 
+    def decodes(self, states: Sequence[ClauseState]) -> int:
+        return sum(self._hungry(state, self._needed(state)) for state in map(_own, states))
+
+    def _needed(self, state: VitsClause) -> int:
+        """One past the last decoded sample that the next chunk reads."""
+        count = min(self.chunk_samples, state.remaining_samples)
+        return math.ceil((state.given + count) * state.pitch) + self._margin(state)
+
+    def _hungry(self, state: VitsClause, needed: int) -> bool:
+        return state.frames < state.latents.shape[-1] and state.frames * self._hop < needed
+
+    @staticmethod
+    def _margin(state: VitsClause) -> int:
+        return 0 if state.pitch == 1.0 else reach(state.pitch)
+
     def _next(self, state: VitsClause) -> Generator[None, None, ChunkRow]:
         """Decodes windows until the next chunk is there."""
         count = min(self.chunk_samples, state.remaining_samples)
-        margin = 0 if state.pitch == 1.0 else reach(state.pitch)
-        needed = math.ceil((state.given + count) * state.pitch) + margin
-        while state.frames < state.latents.shape[-1] and state.frames * self._hop < needed:
+        margin, needed = self._margin(state), self._needed(state)
+        while self._hungry(state, needed):
             state = yield from self._decode(state)
         if state.pitch == 1.0:
             start = state.given - state.origin
@@ -237,3 +250,8 @@ def _check(clause: Clause, voices: tuple[str, ...]) -> None:
         raise ValueError(f"pitch {clause.pitch} outside {PITCH_LIMITS}")
     if clause.voice and clause.voice not in voices:
         raise ValueError(f"no voice {clause.voice!r} among {voices}")
+
+
+def _own(state: ClauseState) -> VitsClause:
+    assert isinstance(state, VitsClause)
+    return state

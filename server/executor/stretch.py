@@ -56,7 +56,7 @@ class Stretches:
         self.endings: list[Ending] = []
 
     def begin_gap(self) -> None:
-        """Draining and deciding count to the gap that ends at the next yield."""
+        """Draining and deciding count to the gap that ends at the next such yield."""
         self._gap_start_s = self._cpu_clock()
 
     def run(self, piece: Slice, at_yield: Callable[[], Outcome | None]) -> Outcome:
@@ -79,17 +79,17 @@ class Stretches:
                 self.endings.extend((job, failed(error)) for job in piece.rows)
                 return "fail"
             self._device.segment()
-            self._saw_gap(piece)
             if step is not None:
                 emissions.append(step)
                 self._emit(step.job, step.chunk)
             elif (outcome := at_yield()) is not None:
                 return outcome
-        self._saw_gap(piece)
+        self.end_gap(piece)
         self._record(piece, emissions)
         return "commit"
 
-    def _saw_gap(self, piece: Slice) -> None:
+    def end_gap(self, piece: Slice) -> None:
+        """At a commit, or a yield at which the executor listens."""
         now_s = self._cpu_clock()
         self._counters.gaps.saw(piece.batch, (now_s - self._gap_start_s) * 1000)
         self._gap_start_s = now_s

@@ -47,6 +47,7 @@ class FakeSpeaker:
     def __init__(self, broken: bool = False) -> None:
         self.broken = broken
         self.begun: list[Clause] = []
+        self.decoded = 0
 
     def phonemize(self, text: str) -> Symbols:
         return Symbols(
@@ -79,3 +80,6 @@ class FakeSpeaker:
             rows.append((samples, after if end < state.total else None))
         yield
         return rows
+
+    def decodes(self, states: Sequence[ClauseState]) -> int:
+        return self.decoded

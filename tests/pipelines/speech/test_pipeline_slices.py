@@ -73,6 +73,25 @@ def test_prosody_is_carried_and_a_pause_stands_between_sentences() -> None:
     assert len(heard) == 300 + 800 + 300
 
 
+def test_slices_with_and_without_the_decoder_are_told_apart() -> None:
+    """Their costs are learned apart, since one is several times the other."""
+    speaker = FakeSpeaker()
+    pipeline = pipeline_of(speaker)
+    jobs = [admitted(pipeline, number) for number in range(2)]
+    kinds = []
+    for job in jobs:
+        say(pipeline, job, OTHERS[1])
+    for decoded in (0, 0, 2, 1, 0):
+        speaker.decoded = decoded
+        batch = planned(pipeline, jobs)
+        assert batch is not None
+        kinds.append((batch.kind, batch.units))
+        list(pipeline.run(batch))
+    letters = 2.0 * len(OTHERS[1])
+    assert kinds[0][0] == "acoustic" and kinds[0][1] <= letters
+    assert kinds[1:] == [("audio", 2.0), ("frames", 5.2), ("frames", 3.6), ("audio", 2.0)]
+
+
 def test_rows_of_a_batch_equal_each_alone() -> None:
     pipeline = pipeline_of(FakeSpeaker())
     jobs = [admitted(pipeline, number) for number in range(len(OTHERS))]

@@ -67,6 +67,28 @@ def test_batched_rows_equal_rows_alone(voice: EmbeddedVoice) -> None:
         assert float(np.abs(alone - audio).max()) < 1e-4
 
 
+def test_rows_out_of_step_share_the_decoder_and_equal_rows_alone(voice: EmbeddedVoice) -> None:
+    """The second row begins two chunks later: from then on one call decodes for both."""
+    clauses = [Clause(voice.phonemize(text)) for text in (TEXTS[2], TEXTS[0])]
+    heard: list[list[FloatArray]] = [[], []]
+    decoded = []
+    with torch.inference_mode():
+        states = dict(enumerate(drain(voice.begin(clauses))))
+        for step in range(1000):
+            rows = {at: state for at, state in states.items() if state and (at == 0 or step >= 2)}
+            if not rows:
+                break
+            decoded.append(voice.decodes(list(rows.values())))
+            found = drain(voice.chunk(list(rows.values())))
+            for at, (audio, state) in zip(rows, found, strict=True):
+                heard[at].append(audio)
+                states[at] = state
+    assert decoded[:5] == [1, 0, 2, 0, 0] and 1 not in decoded[2:10]
+    for clause, parts in zip(clauses, heard, strict=True):
+        (alone,) = spoken_together(voice, [clause])
+        assert float(np.abs(alone - np.concatenate(parts)).max()) < 1e-4
+
+
 def test_speech_is_level_and_never_clips(voice: EmbeddedVoice) -> None:
     audio = speak_aloud(voice, " ".join(TEXTS[2:] * 3))
     assert audio.dtype == np.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from typing import Any
 
 import pytest
 
@@ -122,6 +123,30 @@ def test_many_arrivals_do_not_stretch_the_gap() -> None:
     assert len(bench.executor._book) < 60
     bench.run()
     assert len({owner for owner, chunk in bench.out if isinstance(chunk, Done)}) == 60
+
+
+@pytest.mark.parametrize(("yield_ms", "most"), [(0.1, 20), (1.0, 100)])
+def test_yields_close_to_each_other_are_passed_over(yield_ms: float, most: int) -> None:
+    """The executor listens fifty times within a promised delay of 25 ms and no more often, and a cancel is
+    noticed then."""
+    toy = ToyPipeline(points=100)
+    bench = Bench(toy, yield_ms=yield_ms)
+    asked = 0
+
+    class Asked(Scheduler):
+        def should_yield(self, *told: Any) -> bool:
+            nonlocal asked
+            asked += 1
+            if asked == 10:
+                bench.cancel(1)
+            return super().should_yield(*told)
+
+    bench.executor._scheduler.__class__ = Asked
+    bench.submit()
+    bench.submit()
+    bench.run()
+    assert most * 0.8 <= asked <= most
+    assert bench.chunks(1) == [] and isinstance(bench.chunks(2)[-1], Done)
 
 
 def test_a_trace_is_sent_when_its_time_is_up() -> None:
