@@ -73,6 +73,7 @@ def _row(kept: Kept, arm: str) -> Iterator[tuple[str, float]]:
             yield f"{kind}_completion_p99_ms", percentile(totals, 0.99)
     windows = [window[arm] for window in kept["windows"]]
     yield "busy_s", sum(window["busy_s"] for window in windows)
+    yield "busy_share", sum(w["busy_s"] for w in windows) / sum(w["last_arrival_s"] for w in windows)
     delays = [delay for window in windows for delay in window["seen"]["delays_ms"]]
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         yield f"preemption_delay_{name}_ms", percentile(delays, share)
@@ -117,6 +118,23 @@ def cost_errors(kept: Kept) -> dict[str, float]:
     """Median relative error of the last arm's predictions, by pipeline and kind of slice."""
     windows = [window[OURS]["cost_error"] for window in kept["windows"]]
     return {name: percentile([w[name] for w in windows if name in w], 0.5) for name in windows[0]}
+
+
+def spent(kept: Kept) -> dict[str, dict[str, dict[str, float]]]:
+    """Where the device's time went, by arm and kind of slice: seconds, slices, rows a slice."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for arm in sorted(kept["windows"][0], key=_place):
+        whole: dict[str, list[float]] = {}
+        for window in kept["windows"]:
+            for kind, one in window[arm]["spent"].items():
+                sums = whole.setdefault(kind, [0.0, 0.0, 0.0])
+                for at, value in enumerate((one["ms"] / 1000, one["slices"], one["rows"])):
+                    sums[at] += value
+        found[arm] = {
+            kind: {"s": seconds, "slices": slices, "rows_a_slice": rows / slices}
+            for kind, (seconds, slices, rows) in sorted(whole.items())
+        }
+    return found
 
 
 def ratios(kept: Kept, rows: dict[str, ArmFigures]) -> dict[str, object]:
@@ -180,5 +198,9 @@ def print_rows(kept: Kept, rows: dict[str, ArmFigures]) -> None:
     print(f"{'':34}" + "".join(f"{name:>27}" for name in names))
     for key in rows[OURS].values:
         print(f"{key:34}" + "".join(f"{rows[name].values[key]:27.3f}" for name in names))
+    for arm, kinds in spent(kept).items():
+        most = sorted(kinds, key=lambda kind: -kinds[kind]["s"])[:5]
+        told = (f"{kind} {kinds[kind]['s']:.2f} s x{kinds[kind]['rows_a_slice']:.1f}" for kind in most)
+        print(f"{arm}: {', '.join(told)}")
     for name, value in ratios(kept, rows).items():
         print(f"{name}: {value:.2f}" if isinstance(value, float) else f"  {name}: {value}")

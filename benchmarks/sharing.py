@@ -4,7 +4,8 @@ Floors: a flood of REALTIME images that never ends, with work of the other class
 to get its floor share of what the others use (it is earned first, so that a short run shows a little less).
 Tenants: one tenant asks for jobs that need about a third of the device, another one has asked for hundreds
 of the same kind before; the first may be slowed by less than 10 %. Decisions: what runs next, its plan
-included, among 10,000 queued jobs. Embedded models; time is a core's CPU time (`timeline`).
+included, among 10,000 queued jobs. Embedded models; time is a core's CPU time (`timeline`). A gate comes
+first: a short flood is recorded and done again on fresh pipelines without suspension, equal to the bit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.decisions import decisions
+from benchmarks.gate import replayed
 from benchmarks.load import Arrival, Sizes, arrivals
 from benchmarks.stats import machine, percentile
 from benchmarks.timeline import Outcome, Run
@@ -26,6 +28,7 @@ from pipelines.loading import LoadPlan, load_all
 from pipelines.messages import JobClass
 from server.executor.accounts import FLOORS
 from server.executor.device_process import settle
+from server.executor.recording import Recording
 from server.executor.scheduler import Scheduler
 
 KINDS = {"voice": JobClass.REALTIME, "chat": JobClass.INTERACTIVE, "image": JobClass.STANDARD}
@@ -34,16 +37,27 @@ TOLERATED = 1.1
 KEPT_SHARE = 0.8
 FLOOD = 200
 MODEST = "modest"
+PLAN = LoadPlan(transcription=False, max_jobs=4096)
 
 
-def floors(pipelines: dict[str, Pipeline], seconds: float) -> dict[str, float]:
+def gate(pipelines: dict[str, Pipeline]) -> int:
+    """Replay equality of a short flood on pipelines that have done nothing yet; the suspensions."""
+    recorded = Recording()
+    floors(pipelines, 4.0, recorded)
+    return replayed(recorded, load_all(PLAN))
+
+
+def floors(
+    pipelines: dict[str, Pipeline], seconds: float, recording: Recording | None = None
+) -> dict[str, float]:
     """Each class's share of the device under a flood of REALTIME images."""
     flood = [
         replace(each, job_class=JobClass.REALTIME) for each in _at_once(pipelines, "image", 3 * FLOOD, 1)
     ]
     spoken = [replace(each, job_class=JobClass.STANDARD) for each in _at_once(pipelines, "voice", FLOOD, 2)]
     behind = [*spoken, *_at_once(pipelines, "chat", FLOOD, 3), *_at_once(pipelines, "long", FLOOD, 4)]
-    found = Run(pipelines, Scheduler, [*flood, *behind], scope="floors", until_s=seconds).go()
+    plan = [*flood, *behind]
+    found = Run(pipelines, Scheduler, plan, recording, scope="floors", until_s=seconds).go()
     whole = sum(found.seen.used_ms.values())
     return {JobClass(number).name: ms / whole for number, ms in found.seen.used_ms.items()}
 
@@ -84,9 +98,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the report there")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pipelines = load_all(LoadPlan(transcription=False, max_jobs=4096))
+    pipelines = load_all(PLAN)
     settle()
     with torch.inference_mode():
+        suspensions = gate(pipelines)
         warm = arrivals(pipelines, [0.0] * 24, 9, dict.fromkeys(KINDS, 0.25), Sizes())
         Run(pipelines, Scheduler, warm).go()
         shares = floors(pipelines, 12.0 if options.quick else 40.0)
@@ -102,6 +117,7 @@ def main() -> None:
     if options.json:
         body = {"name": "sharing", "hardware": machine(), "command": machine()["command"]}
         found = {"shares": shares, "tenants": slowed, "decision": decided}
+        found["replayed_suspensions"] = suspensions
         options.json.write_text(json.dumps(body | found, indent=1) + "\n")
     behind = (job_class for job_class in FLOORS if job_class is not JobClass.REALTIME)
     sys.exit(

@@ -34,6 +34,7 @@ from pipelines.messages import (
     TokenChunk,
     Update,
 )
+from server.executor.counters import Spent
 from server.executor.executor import DeviceExecutor
 from server.executor.inbox import Arrival as Message
 from server.executor.intake import Intake
@@ -140,6 +141,7 @@ class Outcome:
     longest_gap_ms: float = 0.0
     last_arrival_s: float = 0.0
     cost_error: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, Spent] = field(default_factory=dict)
     seen: Watched = field(default_factory=Watched)
 
 
@@ -190,7 +192,7 @@ class Run:
         self.outcome.busy_s, self.outcome.preemptions = counters.busy_s, counters.preemptions
         self.outcome.evictions, self.outcome.swaps = counters.evictions, counters.swaps
         self.outcome.longest_gap_ms = counters.gaps.longest_ms
-        self.outcome.cost_error = counters.cost_errors()
+        self.outcome.cost_error, self.outcome.spent = counters.cost_errors(), counters.spent
         return self.outcome
 
     def _stop(self) -> None:

@@ -283,7 +283,6 @@ class DeviceExecutor:
 
     def _learn(self, piece: Slice) -> None:
         """What the slice has cost, for the next prediction."""
-        self.counters.slices += 1
-        self.counters.saw_cost(piece.batch, piece.expected_ms, piece.device_ms)
+        self.counters.committed(piece.batch, piece.expected_ms, piece.device_ms)
         self._scheduler.completed(piece.slot.pipeline, piece.device_ms)
         piece.pipeline.observe(piece.batch, piece.device_ms)

@@ -76,6 +76,10 @@ class Running:
     overdue: bool = False
     shares: tuple[float, ...] = ()
 
+    def ends_within(self, ms: float) -> bool:
+        """Whether it is expected to; one that is overdue is not."""
+        return self.remaining_ms <= ms and not self.overdue
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -121,7 +125,7 @@ class Scheduler:
             if job_id in self._places:
                 self.offer(self._places[job_id][2])
 
-    # --- order ----------------------------------------------------------------------------------------
+    # --- order: rules 1 to 3, and 7 -----------------------------------------------------------------------
 
     def urgency(self, job: Job) -> Urgency:
         """Rules 1 to 3 and 7."""
@@ -198,7 +202,7 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self._places)
 
-    # --- what runs ------------------------------------------------------------------------------------
+    # --- what runs next: rules 4 and 5 --------------------------------------------------------------------
 
     def decide(self, suspended: Iterable[Running], blocked: frozenset[Slot] = frozenset()) -> Decision:
         """Rule 5, after rule 4. `blocked`: pipelines whose most urgent job of a class has no memory now."""
@@ -214,6 +218,8 @@ class Scheduler:
             return Resume(slot, quantum_ms)
         return Start(slot.pipeline, slot.rank, quantum_ms)
 
+    # --- giving way: rule 6 -------------------------------------------------------------------------------
+
     def should_yield(
         self,
         now_s: float,
@@ -227,29 +233,36 @@ class Scheduler:
             return False
         mine = self.slice_urgency(running.rows)
         for slot, urgency in self._heads(0, blocked):
-            if self._beats(now_s, running, mine, slot.pipeline, urgency):
+            if self._goes_first(now_s, running, mine, slot.pipeline, urgency):
                 return True
         return any(
             other.slot != running.slot and self.slice_urgency(other.rows).rank < mine.rank
             for other in suspended
         )
 
-    def _beats(self, now_s: float, running: Running, mine: Urgency, pipeline: str, other: Urgency) -> bool:
+    def _goes_first(
+        self, now_s: float, running: Running, mine: Urgency, pipeline: str, other: Urgency
+    ) -> bool:
+        """Rule 6 for one ready job of `pipeline`."""
+        own_pipeline = pipeline == running.slot.pipeline
         if other.rank > mine.rank:
             return False
-        ends_s = now_s + running.remaining_ms / 1000
-        needed_s = ends_s + self._typical_ms.get(pipeline, 0.0) / 1000
-        if other.rank < mine.rank == SPARE:
+        if other.rank == mine.rank:
+            pressed = self._done_s(now_s, running, pipeline) > other.deadline_s
+            alone = own_pipeline or other.ahead or other.over
+            return pressed and not alone and other.deadline_s < mine.deadline_s
+        if mine.rank == SPARE:
             return True
-        if other.rank < mine.rank:
-            if pipeline == running.slot.pipeline:
-                return running.overdue or running.remaining_ms > self._delay_ms
-            if mine.rank <= JobClass.INTERACTIVE and not running.overdue:
-                return running.remaining_ms > self._delay_ms / 2
-            return other.rank > JobClass.INTERACTIVE or needed_s + MARGIN_S > other.deadline_s
-        if pipeline == running.slot.pipeline or other.ahead or other.over:
-            return False
-        return needed_s > other.deadline_s and other.deadline_s < mine.deadline_s
+        if own_pipeline:
+            return not running.ends_within(self._delay_ms)
+        if mine.rank <= JobClass.INTERACTIVE and not running.overdue:
+            return not running.ends_within(self._delay_ms / 2)
+        runs_dry = self._done_s(now_s, running, pipeline) + MARGIN_S > other.deadline_s
+        return runs_dry or other.rank > JobClass.INTERACTIVE
+
+    def _done_s(self, now_s: float, running: Running, pipeline: str) -> float:
+        """When a job of `pipeline` would have had its next slice if the running one were not suspended."""
+        return now_s + (running.remaining_ms + self._typical_ms.get(pipeline, 0.0)) / 1000
 
     def _heads(self, rank: int, blocked: frozenset[Slot]) -> Iterator[tuple[Slot, Urgency]]:
         """Each pipeline's most urgent job of class `rank` or below that has memory."""
@@ -269,7 +282,7 @@ class Scheduler:
             found[slot] = min(urgency, found.get(slot, urgency))
         return ((urgency, slot) for slot, urgency in found.items() if urgency.rank >= rank)
 
-    # --- floors and fairness ----------------------------------------------------------------------------
+    # --- accounts: rules 1 and 4 --------------------------------------------------------------------------
 
     def enter(self, tenant: str) -> None:
         """A job is admitted."""
@@ -307,7 +320,7 @@ class Scheduler:
             ranks.update(level for level in queue.ranks() if Slot(pipeline, level) not in blocked)
         return self._floors.owed(ranks)
 
-    # --- pressure ---------------------------------------------------------------------------------------
+    # --- pressure: rule 8 ---------------------------------------------------------------------------------
 
     def victim(self, leases: Iterable[Job], claimant: Job) -> Job | None:
         """Rule 8."""

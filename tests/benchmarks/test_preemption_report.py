@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.arms import ARMS
-from benchmarks.preemption_report import figures, ratios
+from benchmarks.preemption_report import figures, ratios, spent
 from benchmarks.timeline import Stream
 
 
@@ -28,6 +28,7 @@ def kept(waits: dict[str, float]) -> dict[str, Any]:
             "busy_s": 1.0,
             "preemptions": 0,
             "last_arrival_s": 2.0,
+            "spent": {"voice/audio": {"ms": 800.0, "slices": 4, "rows": 10}},
             "seen": {"delays_ms": [wait_s * 100]},
         }
         return {"streams": streams, **counters}
@@ -54,6 +55,13 @@ def test_figures_and_ratios() -> None:
     assert rows["at tokens and steps"].values["voice_refused"] == 1 and ours["voice_refused"] == 0
     shares = [value for name, value in found.items() if name.startswith("share")]
     assert shares == pytest.approx([0.2 / 0.9, 0.5 / 0.9, 0.2 / 0.9])
+
+
+def test_where_the_time_went() -> None:
+    twice = kept(WAITS)
+    twice["windows"] *= 2
+    assert figures(twice)["priority admission"].values["busy_share"] == 0.5
+    assert spent(twice)["priority admission"] == {"voice/audio": {"s": 1.6, "slices": 8, "rows_a_slice": 2.5}}
 
 
 def test_silence_between_chunks_is_counted() -> None:
