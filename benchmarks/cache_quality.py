@@ -20,7 +20,6 @@ from benchmarks.image_runs import Drawn, Runs
 from benchmarks.stats import RESAMPLES, paired_ratio, percentile
 from pipelines.image.settings import STRATEGIES
 from pipelines.image.state import ImageState
-from pipelines.image.step_cache.schedule import Schedule
 from training.eval_image import unseen
 from training.image_checker import check
 from training.image_scene import Scene
@@ -125,9 +124,9 @@ def equal_evaluations(runs: Runs, folder: Path, truth: Truth, steps: int, counts
 
 def _unipc(steps: int) -> Callable[[ImageState], None]:
     def edit(state: ImageState) -> None:
-        state.sampler = UniPCMultistepScheduler.from_config(state.sampler.config)
-        state.sampler.set_timesteps(steps)
-        state.schedule = Schedule.of(state.sampler)
+        sampler = UniPCMultistepScheduler.from_config(state.sampler.config)
+        sampler.set_timesteps(steps)
+        state.take(sampler)
 
     return edit
 

@@ -40,7 +40,7 @@ def edges() -> dict[str, Check]:
         "perturbed_argmax": lambda r: checks.drawn(r, 1030, rows),
         "group_norm_silu": lambda r: checks.group_norm(r, 2, 12, 3, (7, 9), silu=True),
         "modulate": lambda r: checks.modulate(r, 2, 3, 40),
-        "latent_step": lambda r: checks.latent_step(r, 3, 3, 1030),
+        "latent_steps": lambda r: checks.latent_steps(r, 3, 5, (1, 2, 515)),
         "overlap_add": lambda r: checks.overlap_add(r, 2, 5, 15, 4, windowed=False),
     }
 
@@ -60,7 +60,7 @@ def real() -> dict[str, Check]:
         "perturbed_argmax, wide": lambda r: checks.drawn(r, 128256, rows),
         "group_norm_silu, wide": lambda r: checks.group_norm(r, 2, 320, 32, (128, 128), silu=True),
         "modulate, wide": lambda r: checks.modulate(r, 2, 4096, 1152),
-        "latent_step, wide": lambda r: checks.latent_step(r, 8, 3, 65536),
+        "latent_steps, wide": lambda r: checks.latent_steps(r, 4, 6, (1, 4, 128, 128)),
         "overlap_add, wide": lambda r: checks.overlap_add(r, 4, 400, 1024, 256, windowed=True),
     }
 

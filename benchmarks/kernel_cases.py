@@ -79,8 +79,9 @@ def cases(itemsize: int, *, tiny: bool) -> list[Case]:
     for shape in ((1, 4, 2, 6),) if tiny else ((2, 320, 32, 128), (2, 1280, 32, 32)):
         found.append(group_norm_silu(*shape, itemsize))
     found.append(modulate(*((1, 3, 40) if tiny else (2, 4096, 1152)), itemsize))
-    found.append(latent_step(*((2, 2, 60) if tiny else (8, 3, 4 * 128 * 128)), itemsize))
-    found.append(overlap_add(*((1, 4, 16, 4) if tiny else (8, 400, 1024, 256)), itemsize))
+    for size in (60,) if tiny else (4 * 128 * 128, 16 * 256 * 256):
+        found.append(latent_steps(2, 4, size))
+    found.append(overlap_add(*((1, 4, 16, 4) if tiny else (8, 400, 1024, 256))))
     return found
 
 
@@ -340,26 +341,35 @@ def modulate(images: int, tokens: int, width: int, item: int) -> Case:
     return Case("modulate", shape, images * tokens, 2 * (size + images * width) * item, 8 * size, make)
 
 
-def latent_step(rows: int, order: int, size: int, item: int) -> Case:
-    def make(device: torch.device, dtype: torch.dtype) -> Calls:
-        from kernels.latents import latent_step as fast
+def latent_steps(sums: int, tensors: int, size: int) -> Case:
+    """Of one image; dispatch asks with its latents, which are fp32."""
 
-        inputs = rig(str(device), dtype)
-        numbers = [inputs.normal(rows, width, dtype=torch.float32) for width in (size, size, order, 6)]
-        latents, previous, weights, mix = numbers
-        given = (latents, previous, inputs.normal(rows, order, 2, size), weights, mix)
-        return Calls(lambda: fast(*given), lambda: reference_media.latent_step(*given))
+    def make(device: torch.device, _dtype: torch.dtype) -> Calls:
+        from kernels.latents import latent_steps as fast
 
-    count = rows * size * (5 * 4 + 2 * order * item)
-    shape = f"{rows} rows, {order} outputs of {size}"
-    return Case("latent_step", shape, rows * size, count, rows * size * (4 * order + 11), make)
+        inputs = rig(str(device), torch.float32)
+        given, weights = [inputs.normal(size) for _ in range(tensors)], torch.randn(sums, tensors)
+        return Calls(
+            lambda: fast(given, weights),
+            lambda: reference_media.latent_steps(given, weights),
+            compilable=False,
+        )
+
+    shape = f"{sums} sums of {tensors} tensors of {size}"
+    flops = 2 * sums * tensors * size
+    return Case("latent_steps", shape, size, 4 * (sums + tensors) * size, flops, make, torch.float32)
 
 
-def overlap_add(batch: int, frames: int, length: int, hop: int, item: int) -> Case:
-    def make(device: torch.device, dtype: torch.dtype) -> Calls:
+def overlap_add(batch: int, frames: int, length: int, hop: int) -> Case:
+    """Of sound, which is fp32."""
+
+    def make(device: torch.device, _dtype: torch.dtype) -> Calls:
         from kernels.overlap import overlap_add as fast
 
-        sound, window = rig(str(device), dtype).normal(batch, frames, length), torch.hann_window(length)
+        sound, window = (
+            rig(str(device), torch.float32).normal(batch, frames, length),
+            torch.hann_window(length),
+        )
         window = window.to(device)
         return Calls(
             lambda: fast(sound, hop, window),
@@ -368,5 +378,7 @@ def overlap_add(batch: int, frames: int, length: int, hop: int, item: int) -> Ca
         )
 
     size = batch * frames * length
-    count = size * item + 4 * batch * (frames - -(-length // hop) + 1) * hop
-    return Case("overlap_add", f"{batch}x{frames}x{length}, hop {hop}", size, count, 2 * size, make)
+    count = 4 * size + 4 * batch * (frames - -(-length // hop) + 1) * hop
+    return Case(
+        "overlap_add", f"{batch}x{frames}x{length}, hop {hop}", size, count, 2 * size, make, torch.float32
+    )

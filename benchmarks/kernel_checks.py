@@ -259,19 +259,15 @@ def modulate(rig: Rig, images: int, tokens: int, width: int) -> None:
     rig.close(fast(x, scale, shift, 1e-6), expected, wider=2.0)
 
 
-def latent_step(rig: Rig, rows: int, order: int, size: int) -> None:
-    """Outputs of weight 0 hold NaN: they are not read."""
-    from kernels.latents import latent_step as fast
+def latent_steps(rig: Rig, sums: int, tensors: int, shape: tuple[int, ...]) -> None:
+    """In fp32, whatever the rig's dtype; one tensor may be among them twice."""
+    from kernels.latents import latent_steps as fast
 
-    weights = rig.normal(rows, order, dtype=torch.float32)
-    weights[:, order - 1] = 0.0
-    kept = rig.normal(rows, order, 2, size)
-    kept[:, order - 1] = torch.nan
-    latents, previous = (rig.normal(rows, size, dtype=torch.float32) for _ in range(2))
-    mix = rig.normal(rows, 6, dtype=torch.float32)
-    arguments = (latents, previous, kept, weights, mix)
-    for found, expected in zip(fast(*arguments), reference_media.latent_step(*arguments), strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    given = [rig.normal(*shape, dtype=torch.float32) for _ in range(tensors)]
+    given[-1] = given[0]
+    weights = rig.normal(sums, tensors, dtype=torch.float32).cpu()
+    expected = reference_media.latent_steps(given, weights)
+    torch.testing.assert_close(fast(given, weights), expected, atol=1e-5, rtol=1e-5)
 
 
 def overlap_add(rig: Rig, batch: int, frames: int, length: int, hop: int, *, windowed: bool) -> None:

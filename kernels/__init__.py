@@ -31,7 +31,7 @@ __all__ = [
     "draw",
     "gate_multiply",
     "group_norm_silu",
-    "latent_step",
+    "latent_steps",
     "linear",
     "linear_add",
     "linear_add_norm",
@@ -135,15 +135,13 @@ def modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
     return reference_media.modulate(x, scale, shift, eps)
 
 
-def latent_step(
-    latents: Tensor, previous: Tensor, kept: Tensor, weights: Tensor, mix: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`reference_media.latent_step`."""
-    if chosen("latent_step", kept, latents.numel()):
-        from kernels import latents as fused
+def latent_steps(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """`reference_media.latent_steps`."""
+    if chosen("latent_steps", tensors[0], tensors[0].numel()):
+        from kernels import latents
 
-        return fused.latent_step(latents, previous, kept, weights, mix)
-    return reference_media.latent_step(latents, previous, kept, weights, mix)
+        return latents.latent_steps(tensors, weights)
+    return reference_media.latent_steps(tensors, weights)
 
 
 def overlap_add(frames: Tensor, hop: int, window: Tensor | None = None) -> Tensor:

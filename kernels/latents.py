@@ -1,79 +1,77 @@
-"""One denoising step without a model evaluation, in one pass over the latents: forecast of the model's
-outputs, guidance, and the sampler's update, each row at its own timestep.
+"""Any number of denoising steps, in one pass over one image's latents: forecasts of the network's output and
+the sampler's updates, each at its own timestep.
 
-All three are linear with a few numbers a row, which the host knows from the schedule: the forecast weighs
-the outputs kept so far (Taylor or Adams forms: Liu et al., TaylorSeer, 2025); guidance mixes two of them
-(Ho, Salimans, 2022); the update of DDIM, Euler and DPM-Solver++(2M) mixes latents, output and the previous
-estimate of the clean image.
+All of them are weighted sums of the same few tensors, and the host knows the weights from the schedule: the
+forecast weighs the outputs that are remembered (Liu et al., TaylorSeer, 2025), the update of DDIM, Euler and
+DPM-Solver++(2M) the latents, an output and the estimate of the clean image before. So sums of sums are one
+sum, and `pipelines.image.denoise` asks for what is left of a run of steps.
 
-Layout and specification: `kernels.reference_media.latent_step`; all fp32, contiguous, but `kept` in any of
-fp32, bf16, fp16.
+tensors: up to 6, fp32, contiguous, of one shape; weights fp32 `[sums, tensors]`, on the host. Specification:
+`kernels.reference_media.latent_steps`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.upload import moved
+
 BLOCK = 1024
+MOST = 6
 
 
 @triton.jit
-def _step(
-    latents: tl.tensor,
-    previous: tl.tensor,
-    kept: tl.tensor,
+def _latent_steps(
+    first: tl.tensor,
+    second: tl.tensor,
+    third: tl.tensor,
+    fourth: tl.tensor,
+    fifth: tl.tensor,
+    sixth: tl.tensor,
     weights: tl.tensor,
-    mix: tl.tensor,
-    new_latents: tl.tensor,
-    new_previous: tl.tensor,
-    output: tl.tensor,
+    out: tl.tensor,
     size: tl.tensor,
-    ORDER: tl.constexpr,
+    TENSORS: tl.constexpr,
+    SUMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     held = i < size
-    x = tl.load(latents + row * size + i, mask=held, other=0.0)
-    before = tl.load(previous + row * size + i, mask=held, other=0.0)
-    negative = tl.zeros([BLOCK], tl.float32)
-    positive = tl.zeros([BLOCK], tl.float32)
-    for k in tl.static_range(ORDER):
-        weight = tl.load(weights + row * ORDER + k) + tl.zeros([BLOCK], tl.float32)
-        used = held & (weight != 0.0)
-        place = kept + ((row * ORDER + k) * 2) * size + i
-        negative += weight * tl.load(place, mask=used, other=0.0).to(tl.float32)
-        positive += weight * tl.load(place + size, mask=used, other=0.0).to(tl.float32)
-    mix += row * 6
-    guided = negative + tl.load(mix) * (positive - negative)
-    update = tl.load(mix + 1) * x + tl.load(mix + 2) * guided + tl.load(mix + 3) * before
-    clean = tl.load(mix + 4) * x + tl.load(mix + 5) * guided
-    tl.store(output + row * size + i, guided, mask=held)
-    tl.store(new_latents + row * size + i, update, mask=held)
-    tl.store(new_previous + row * size + i, clean, mask=held)
+    for sum in tl.static_range(SUMS):
+        weight = weights + sum * TENSORS
+        total = tl.load(weight) * tl.load(first + i, mask=held, other=0.0)
+        if TENSORS > 1:
+            total += tl.load(weight + 1) * tl.load(second + i, mask=held, other=0.0)
+        if TENSORS > 2:
+            total += tl.load(weight + 2) * tl.load(third + i, mask=held, other=0.0)
+        if TENSORS > 3:
+            total += tl.load(weight + 3) * tl.load(fourth + i, mask=held, other=0.0)
+        if TENSORS > 4:
+            total += tl.load(weight + 4) * tl.load(fifth + i, mask=held, other=0.0)
+        if TENSORS > 5:
+            total += tl.load(weight + 5) * tl.load(sixth + i, mask=held, other=0.0)
+        tl.store(out + sum * size + i, total, mask=held)
 
 
-def latent_step(
-    latents: Tensor, previous: Tensor, kept: Tensor, weights: Tensor, mix: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(latents, estimate of the clean image, guided output) after the step, all new."""
-    rows, size = latents.shape
-    made = torch.empty((3, rows, size), dtype=torch.float32, device=latents.device)
-    if rows and size:
-        _step[(rows, triton.cdiv(size, BLOCK))](
-            latents,
-            previous,
-            kept,
-            weights,
-            mix,
-            made[0],
-            made[1],
-            made[2],
-            size,
-            ORDER=weights.shape[1],
+def latent_steps(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """`[sums, ...]`, new."""
+    count, like = len(tensors), tensors[0]
+    assert 0 < count <= MOST and all(each.is_contiguous() for each in tensors)
+    out = torch.empty((weights.shape[0], *like.shape), dtype=torch.float32, device=like.device)
+    if out.numel():
+        given = [*tensors, *[like] * (MOST - count)]
+        _latent_steps[(triton.cdiv(like.numel(), BLOCK),)](
+            *given,
+            moved(weights, like.device),
+            out,
+            like.numel(),
+            TENSORS=count,
+            SUMS=weights.shape[0],
             BLOCK=BLOCK,
         )
-    return made[0], made[1], made[2]
+    return out

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kernels.upload import moved
 
 
 def group_norm_silu(
@@ -22,25 +26,12 @@ def modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
     )
 
 
-def latent_step(
-    latents: Tensor, previous: Tensor, kept: Tensor, weights: Tensor, mix: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """latents, previous (estimate of the clean image at the step before) fp32 `[rows, size]`; kept outputs
-    `[rows, order, 2, size]`, negative prompt first; weights fp32 `[rows, order]` of the forecast, where an
-    output of weight 0 is not read; mix fp32 `[rows, 6]`: guidance g, then a, b, c, d, e.
-
-        output  = negative + g * (positive - negative), of the forecast ones
-        latents = a * latents + b * output + c * previous
-        clean   = d * latents (before the step) + e * output
-
-    Returns (latents, clean, output).
-    """
-    used = weights.view(*weights.shape, 1, 1)
-    forecast = (torch.where(used != 0, kept.float(), 0.0) * used).sum(1)
-    g, a, b, c, d, e = mix.unsqueeze(-1).unbind(1)
-    negative, positive = forecast.unbind(1)
-    output = negative + g * (positive - negative)
-    return a * latents + b * output + c * previous, d * latents + e * output, output
+def latent_steps(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Weighted sums of tensors of one shape, fp32; weights fp32 `[sums, tensors]`, on the host. Returns
+    `[sums, ...]`."""
+    stacked = torch.stack(tuple(tensors)).flatten(1)
+    sums = moved(weights, stacked.device) @ stacked
+    return sums.view(weights.shape[0], *tensors[0].shape)
 
 
 def overlap_add(frames: Tensor, hop: int, window: Tensor | None = None) -> Tensor:

@@ -2,18 +2,21 @@
 
 Rows share only their size and how much of the network they need. An evaluation reads the rows' states and
 writes none; `advance`, the commit, applies each row's own sampler, and after it at once the steps that the
-row's cache predicts, up to the next that needs the network: so no row waits for another's skips. Guidance
-takes one call (negative prompts first, then prompts; Ho and Salimans 2022) or, where that is cheaper, two,
-and is skipped for rows with guidance at most 1.
+row's cache predicts, up to the next that needs the network: so no row waits for another's skips. Where
+the sampler's steps are weighted sums (`updates`), so are the forecasts between them: the loop then runs over
+weights, on the host, and the latents are read and written once, however many steps those are. Guidance takes
+one call (negative prompts first, then prompts; Ho and Salimans 2022) or, where that is cheaper, two, and is
+skipped for rows with guidance at most 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from kernels import latent_steps
 from pipelines.image.backbones.base import Backbone
 from pipelines.image.lora import applied
 from pipelines.image.samplers import stepped
@@ -21,6 +24,7 @@ from pipelines.image.state import ImageState
 from pipelines.image.step_cache.base import Decision, Observation
 from pipelines.image.step_cache.call import Call, Projections, carrying
 from pipelines.image.step_cache.text import computed
+from pipelines.image.updates import Update
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +96,8 @@ def advance(row: ImageState, evaluated: Evaluated) -> Shown | None:
         row.skipped += 1
     else:
         row.observe(seen)
+    if row.updates is not None:
+        return _at_once(row, seen.output, row.updates)
     while True:
         if row.preview_due:
             shown = Shown(row.step, seen.model_input, seen.output)
@@ -101,6 +107,59 @@ def advance(row: ImageState, evaluated: Evaluated) -> Shown | None:
             return shown
         seen = Observation(row.model_input, row.predicted())
         row.skipped += 1
+
+
+def _at_once(row: ImageState, output: torch.Tensor, updates: Sequence[Update]) -> Shown | None:
+    """`advance` by weights: of the latents, the output, what the cache remembers, the clean image before."""
+    memory = row.remembered.noise if row.remembered is not None else ()
+    given = [row.latents, output, *(each.value for each in memory)]
+    if row.clean is not None:
+        given.append(row.clean)
+    units = [[float(at == place) for at in range(len(given))] for place in range(len(given))]
+    latents, said, clean = units[0], units[1], units[-1]
+    shown: tuple[int, list[list[float]]] | None = None
+    while True:
+        update = updates[row.step]
+        if row.preview_due:
+            shown = row.step, [[update.scale * x for x in latents], said]
+        before, clean = clean, _mixed((update.clean_latents, latents), (update.clean_output, said))
+        latents = _mixed((update.latents, latents), (update.output, said), (update.before, before))
+        row.step += 1
+        if row.step == row.evaluations or row.decision is not Decision.PREDICT:
+            break
+        said = _forecast(row, [updates[row.step].scale * x for x in latents], units[2:])
+        row.skipped += 1
+    carried = row.step < row.evaluations and updates[row.step].before != 0.0
+    wanted = [latents, *([clean] if carried else ()), *(shown[1] if shown is not None else ())]
+    read = [at for at in range(len(given)) if any(weights[at] for weights in wanted)]
+    numbers = torch.tensor([[weights[at] for at in read] for weights in wanted])
+    made = latent_steps([given[at] for at in read], numbers)
+    row.latents, row.clean = made[0], made[1] if carried else None
+    return Shown(shown[0], made[-2], made[-1]) if shown is not None else None
+
+
+def _mixed(*parts: tuple[float, Sequence[float]]) -> list[float]:
+    """The weighted sum of weights."""
+    total = [0.0] * len(parts[0][1])
+    for factor, weights in parts:
+        if factor:
+            total = [x + factor * weight for x, weight in zip(total, weights, strict=True)]
+    return total
+
+
+def _forecast(row: ImageState, model_input: list[float], units: Sequence[list[float]]) -> list[float]:
+    """What the cache predicts, as weights; it is linear, so it takes weights for tensors. units: of what is
+    remembered."""
+    assert row.cache is not None and row.remembered is not None
+    noise = tuple(
+        replace(each, value=torch.tensor(unit, dtype=torch.float64))
+        for each, unit in zip(row.remembered.noise, units, strict=False)
+    )
+    asked = torch.tensor(model_input, dtype=torch.float64)
+    found: list[float] = row.cache.predict(
+        row.schedule, replace(row.remembered, noise=noise), row.step, asked
+    ).tolist()
+    return found
 
 
 def _called(

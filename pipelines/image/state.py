@@ -16,6 +16,7 @@ from pipelines.image.start import InitImage
 from pipelines.image.step_cache.base import CacheState, Decision, Observation, StepCache
 from pipelines.image.step_cache.call import Projections
 from pipelines.image.step_cache.schedule import Schedule
+from pipelines.image.updates import Update, updates
 
 
 @dataclass(slots=True, eq=False)
@@ -26,9 +27,10 @@ class ImageState:
     (negative prompt, prompt), None before it is made and after an eviction. step: steps committed so far,
     counted from `first`; skipped: those of them that were predicted, in whole or in part. generator: of the
     sampler's noise. init: the image to start from, until it is in the latents. cache: the strategy, None
-    where every step is computed; remembered: what it remembers of this row. texts: keys and values of the
-    prompts, for each pass, None before the first evaluation and after an eviction. quality: "full", or what
-    was lowered at admission.
+    where every step is computed; remembered: what it remembers of this row. clean: the clean image by the
+    last step, where the next one asks for it. texts: keys and values of the prompts, for each pass, None
+    before the first evaluation and after an eviction. quality: "full", or what
+    was lowered at admission. updates: of all steps, None where the sampler itself has to take them.
     """
 
     plan: ImagePlan
@@ -41,15 +43,23 @@ class ImageState:
     conditioning: tuple[Conditioning, ...] | None = None
     texts: tuple[Projections | None, ...] = ()
     remembered: CacheState | None = None
+    clean: torch.Tensor | None = None
     step: int = 0
     skipped: int = 0
     done: bool = False
     quality: str = "full"
     schedule: Schedule = field(init=False)
+    updates: tuple[Update, ...] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.schedule = Schedule.of(self.sampler)
+        self.take(self.sampler)
         self.forget_texts()
+
+    def take(self, sampler: Any) -> None:
+        """Steps by this sampler, from the first one on."""
+        self.sampler = sampler
+        self.schedule = Schedule.of(sampler)
+        self.updates = updates(sampler, self.first)
 
     @property
     def evaluations(self) -> int:
@@ -75,6 +85,9 @@ class ImageState:
     @property
     def model_input(self) -> torch.Tensor:
         """The latents, scaled for the network, float32."""
+        if self.updates is not None:
+            scale = self.updates[self.step].scale
+            return self.latents if scale == 1.0 else self.latents * scale
         return model_input(self.sampler, self.latents, self.step)
 
     def conditioning_of(self, which: int) -> Conditioning:

@@ -144,9 +144,9 @@ def test_the_network_runs_and_yields_after_each_block() -> None:
 
 
 def test_what_is_timed_is_what_dispatch_asks_for() -> None:
-    """The sampler asks by its scores, all others by the model's dtype."""
+    """The sampler asks by its scores, latents and sound are fp32, all others go by the model's dtype."""
     asked = {case.kernel: case.dtype for case in cases(2, tiny=False) if case.dtype is not None}
-    assert asked == {"perturbed_argmax": torch.float32}
+    assert asked == dict.fromkeys(("perturbed_argmax", "latent_steps", "overlap_add"), torch.float32)
 
 
 def test_counts_are_of_every_kernel() -> None:

@@ -16,6 +16,7 @@ KERNELS = {
     "_decode",
     "_draw",
     "_gate",
+    "_latent_steps",
     "_merge",
     "_modulate",
     "_moments",
@@ -26,7 +27,6 @@ KERNELS = {
     "_prefix",
     "_quantised",
     "_rope_append",
-    "_step",
     "_threshold",
 }
 

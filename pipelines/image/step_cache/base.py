@@ -9,7 +9,9 @@ Rules:
      time, so a row is decided alike alone and in company.
   4. A state made for another size, number of steps, guidance or add-on is worth nothing: `decide` then
      says FULL until there is a new one.
-  5. Nothing waits for the device: what is decided by content is read one evaluation late.
+  5. `predict` is linear in what is remembered of the noise and in the input: the loop asks it with weights in
+     the tensors' place, and computes the sums of several steps at once.
+  6. Nothing waits for the device: what is decided by content is read one evaluation late.
 """
 
 from __future__ import annotations

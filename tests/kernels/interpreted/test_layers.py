@@ -110,10 +110,10 @@ def test_modulate(images: int, tokens: int, width: int, dtype: torch.dtype) -> N
     checks.modulate(rig("cpu", dtype), images, tokens, width)
 
 
-@dtypes
-@pytest.mark.parametrize(("rows", "order", "size"), [(0, 2, 4), (1, 1, 7), (3, 4, 1030)])
-def test_latent_step(rows: int, order: int, size: int, dtype: torch.dtype) -> None:
-    checks.latent_step(rig("cpu", dtype), rows, order, size)
+@pytest.mark.parametrize(("sums", "tensors"), [(1, 1), (1, 2), (2, 3), (4, 4), (3, 5), (4, 6)])
+def test_latent_steps(sums: int, tensors: int) -> None:
+    for shape in ((1, 1), (1, 4, 17, 16), (0, 4)):
+        checks.latent_steps(rig("cpu", torch.float32), sums, tensors, shape)
 
 
 @dtypes
@@ -134,5 +134,5 @@ def test_many_widths(rows: int, width: int, dtype: torch.dtype, seed: int) -> No
     checks.gate(here, rows, width, "silu")
     checks.modulate(here, rows, 2, width)
     checks.group_norm(here, rows, 6, 3, (1, width + 1), silu=True)
-    checks.latent_step(here, rows, 3, width)
+    checks.latent_steps(here, 3, min(6, rows), (width,))
     checks.overlap_add(here, 1, rows, width, max(1, width // 3), windowed=True)

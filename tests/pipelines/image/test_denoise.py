@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
@@ -76,6 +77,33 @@ def test_guidance_in_two_calls_where_that_is_cheaper(
         split = (units, units) if kind in ("denoise", "shallow") else None
         driver.keep(driver.pipeline.run(replace(driver.batch(kind, job), work=split)))
     torch.testing.assert_close(state_of(job).latents, state_of(alone).latents, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpmpp_2m"])
+@pytest.mark.parametrize("cache", ["forecast", "gate", "split"])
+def test_a_run_of_steps_at_once_is_those_steps(
+    folder: Path, driver_of: Callable[[ImagePipeline], Any], scheduler: str, cache: str
+) -> None:
+    """The sampler itself takes the steps of the other job; previews come from the midst of the runs."""
+    driver = driver_of(ImagePipeline.load(folder, name="tiny", settings=ImageSettings(step_cache=cache)))
+    options = {
+        "steps": 14,
+        "cache_level": "fast",
+        "scheduler": scheduler,
+        "preview_every": 3,
+        "guidance": 4.0,
+    }
+    at_once, one_by_one = (driver.admit("red", **options, width=64, height=64) for _ in range(2))
+    state_of(one_by_one).updates = None
+    for job in (at_once, one_by_one):
+        driver.finish(job)
+    torch.testing.assert_close(driver.latents[at_once.id], driver.latents[one_by_one.id], atol=1e-4, rtol=0)
+    found, expected = (driver.emitted[job.id] for job in (at_once, one_by_one))
+    assert len(found) == len(expected) > 3
+    for ours, theirs in zip(found[:-1], expected[:-1], strict=True):
+        assert ours.step == theirs.step
+        assert np.abs(ours.pixels.astype(int) - theirs.pixels.astype(int)).max() <= 1
+    assert found[-1].usage.evaluations_skipped == expected[-1].usage.evaluations_skipped > 2
 
 
 @pytest.mark.parametrize(("name", "scheduler", "changes"), SCHEDULERS[:3])

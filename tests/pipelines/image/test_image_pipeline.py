@@ -25,6 +25,7 @@ def snapshot(job: Job) -> dict[str, Any]:
     sampler = {k: copy.deepcopy(v) for k, v in vars(state.sampler).items() if k != "_internal_dict"}
     return {
         "latents": state.latents.clone(),
+        "clean": state.clean,
         "conditioning": state.conditioning,
         "step": state.step,
         "done": state.done,
@@ -85,7 +86,7 @@ def test_closing_at_every_point_leaves_the_job_as_it_was(driver: Any, scheduler:
 def restore(driver: Any, job: Job, before: dict[str, Any]) -> None:
     """Back to before the slice that was let through."""
     state = state_of(job)
-    fields = ("latents", "conditioning", "step", "done")
+    fields = ("latents", "clean", "conditioning", "step", "done")
     for name in fields:
         setattr(state, name, before[name])
     for name, value in before.items():
