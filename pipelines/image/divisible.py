@@ -26,7 +26,7 @@ from pipelines.interruptible import point
 PIECE_MACS: Final = 150_000_000
 PIECE_ELEMENTS: Final = 1_500_000
 WORTH_DIVIDING_MACS: Final = 2 * PIECE_MACS
-_SCORE_MACS: Final = 24  # what one attention score costs beside its products: exponential, rescaling
+SCORE_MACS: Final = 24  # what one attention score costs beside its products: exponential, rescaling
 _LEAST_CHANNELS: Final = 16  # fewer outputs of a convolution cost as much as these
 _ELEMENT_MACS: Final = 48  # what it costs to read or write an element of an image, fresh memory included
 Function = Callable[..., Any]
@@ -137,26 +137,49 @@ def _linear(
 
 
 def _attention(
-    func: Function, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+    func: Function,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **kwargs: Any,
 ) -> torch.Tensor:
-    """Queries, one image and head after the other. With a mask: in one go."""
-    if args or kwargs.get("attn_mask") is not None or kwargs.get("is_causal") or query.dim() != 4:
-        return _in_one_go(func, query, key, value, *args, **kwargs)  # type: ignore[no-any-return]
-    images, heads, length, depth = query.shape
-    a_query = key.shape[2] * (2 * depth + _SCORE_MACS)
-    if images * heads * length * a_query <= PIECE_MACS:
-        return _in_one_go(func, query, key, value, **kwargs)  # type: ignore[no-any-return]
-    rows = _share(PIECE_MACS, a_query, length)
-    together = max(1, PIECE_MACS // (a_query * length))
+    """Queries, one image and head after the other."""
+    a_query = key.shape[-2] * (2 * query.shape[-1] + SCORE_MACS)
+    if is_causal or query.dim() != 4 or query[..., 0].numel() * a_query <= PIECE_MACS:
+        return _in_one_go(func, query, key, value, attn_mask, dropout_p, is_causal, **kwargs)  # type: ignore[no-any-return]
+    mask = None if attn_mask is None else attn_mask.expand(*query.shape[:3], key.shape[2])
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    for here, queries in _heads(query.shape, a_query):
+        heard = None if mask is None else mask[queries]
+        out[queries] = func(query[queries], key[here], value[here], heard, dropout_p, **kwargs)
+    return out
+
+
+def _matmul(func: Function, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Attention written out, linear attention too: rows on the left, one image and head after the other."""
+    a_row = y.shape[-1] * (x.shape[-1] + _ELEMENT_MACS)
+    if x.dim() != 4 or x.shape[:2] != y.shape[:2] or x[..., 0].numel() * a_row <= PIECE_MACS:
+        return _in_one_go(func, x, y)  # type: ignore[no-any-return]
+    out = x.new_empty((*x.shape[:3], y.shape[3]))
+    for here, rows in _heads(x.shape, a_row):
+        out[rows] = func(x[rows], y[here])
+    return out
+
+
+def _heads(shape: Any, a_row: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Of (images, heads, rows, ...): heads, and of these rows, with a point before each."""
+    images, heads, length = shape[:3]
+    rows = _share(PIECE_MACS, a_row, length)
+    together = max(1, PIECE_MACS // (a_row * length))
     for image in range(images):
         for head in range(0, heads, together):
             here = (slice(image, image + 1), slice(head, head + together))
             for first in range(0, length, rows):
                 point()
-                queries = (*here, slice(first, first + rows))
-                out[queries] = func(query[queries], key[here], value[here], **kwargs)
-    return out
+                yield here, (*here, slice(first, first + rows))
 
 
 def _group_norm(
@@ -193,6 +216,34 @@ def _planewise(func: Function, x: torch.Tensor, *args: Any, **kwargs: Any) -> An
     """Functions of what lies beyond the first two dimensions; the other arguments are not divided. The
     result may be four times as large (an upsampler's)."""
     return _in_slices(lambda piece: func(piece, *args, **kwargs), (x,), PIECE_ELEMENTS // 4)
+
+
+def _rowwise(func: Function, x: torch.Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """Functions along the last dimension."""
+    if dim not in (-1, [-1], (-1,)) or x.dim() < 3:
+        return _in_one_go(func, x, dim, *args, **kwargs)
+    return _planewise(func, x, dim, *args, **kwargs)
+
+
+def _pad(func: Function, x: torch.Tensor, pad: Any, *args: Any, **kwargs: Any) -> Any:
+    """Of what lies beyond the first two dimensions."""
+    if len(pad) > 2 * (x.dim() - 2):
+        return _in_one_go(func, x, pad, *args, **kwargs)
+    return _planewise(func, x, pad, *args, **kwargs)
+
+
+def _repeat_interleave(
+    func: Function, x: torch.Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None
+) -> torch.Tensor:
+    """Channels."""
+    if dim != 1 or not isinstance(repeats, int) or x.numel() * repeats <= PIECE_ELEMENTS:
+        return _in_one_go(func, x, repeats, dim, output_size=output_size)  # type: ignore[no-any-return]
+    out = x.new_empty((x.shape[0], x.shape[1] * repeats, *x.shape[2:]))
+    for image, channels in _pieces(x.shape, PIECE_ELEMENTS // repeats):
+        point()
+        there = slice(channels.start * repeats, channels.stop * repeats)
+        out[image, there] = func(x[image, channels], repeats, dim)
+    return out
 
 
 def _pixel_shuffle(func: Function, x: torch.Tensor, factor: int) -> torch.Tensor:
@@ -284,6 +335,11 @@ _DIVIDERS: Final[dict[Any, Function]] = {
     nnf.layer_norm: _planewise,
     nnf.interpolate: _planewise,
     nnf.pixel_shuffle: _pixel_shuffle,
+    nnf.pad: _pad,
+    nnf.softmax: _rowwise,
+    torch.Tensor.mean: _rowwise,
+    torch.matmul: _matmul,
+    torch.Tensor.repeat_interleave: _repeat_interleave,
     torch.cat: _cat,
     torch.Tensor.reshape: _reshape,
     **dict.fromkeys(
@@ -292,6 +348,7 @@ _DIVIDERS: Final[dict[Any, Function]] = {
             nnf.gelu,
             nnf.relu,
             torch.sigmoid,
+            torch.tanh,
             torch.Tensor.add,
             torch.Tensor.mul,
             torch.Tensor.sub,

@@ -8,17 +8,16 @@ from typing import Any, Final
 
 import torch
 
-from pipelines.errors import ModelBroken, Unsupported
-from pipelines.image.backbones.base import Conditioning, Pass, PatchTransformer, Prompt, stacked
+from pipelines.errors import ModelBroken
+from pipelines.image.backbones.base import Conditioning, Pass, Prompt, stacked
+from pipelines.image.backbones.masked_text import MaskedTextTransformer
 from pipelines.image.backbones.text import (
     check_vocabulary,
     ids_of,
     mask_of,
     padded_tokens,
     t5_states,
-    transformer_macs,
 )
-from pipelines.image.divisible import divisible, plain
 
 PARTS: Final = {
     "transformer": ("PixArtTransformer2DModel",),
@@ -29,13 +28,8 @@ UNSUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {}
 _TOKENS: Final = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 
 
-class PixArt(PatchTransformer):
+class PixArt(MaskedTextTransformer):
     """`Backbone` of the family."""
-
-    control = None
-    takes_negative = True
-    distilled = False
-    largest = 0
 
     def __init__(self, parts: Mapping[str, Any], index: Mapping[str, Any]) -> None:
         self.network = parts["transformer"]
@@ -65,19 +59,7 @@ class PixArt(PatchTransformer):
     def evaluate(
         self, latents: torch.Tensor, times: torch.Tensor, conditioning: Sequence[Conditioning]
     ) -> torch.Tensor:
-        config = self.network.config
-        macs = transformer_macs(
-            latents, config.patch_size, config.num_attention_heads, config.attention_head_dim
-        )
-        raw = self.network(
-            divisible(latents, macs),
-            encoder_hidden_states=divisible(stacked(conditioning, "text"), macs),
-            encoder_attention_mask=stacked(conditioning, "mask"),
-            timestep=times,
-            added_cond_kwargs=self._added(conditioning),
-            return_dict=False,
-        )[0]
-        return plain(raw)[:, : self.channels]  # the rest is a predicted variance, which no sampler uses
+        return self.predict(latents, times, conditioning, added_cond_kwargs=self._added(conditioning))
 
     def _added(self, conditioning: Sequence[Conditioning]) -> dict[str, torch.Tensor | None]:
         if not self.network.use_additional_conditions:
@@ -87,12 +69,8 @@ class PixArt(PatchTransformer):
 
     def _check(self) -> None:
         """Parts that do not belong together."""
+        self.check_channels()
         network, text = self.network.config, self._encoder.config
-        if network.out_channels not in (network.in_channels, 2 * network.in_channels):
-            raise Unsupported(
-                f"transformer/config.json: {network.in_channels} channels in and {network.out_channels} out"
-                " are not supported"
-            )
         wanted = network.caption_channels or network.cross_attention_dim
         if wanted != text.hidden_size:
             raise ModelBroken(

@@ -11,14 +11,15 @@ from typing import Any, Final
 import diffusers
 import torch
 
-from pipelines.errors import ModelBroken, Unsupported
-from pipelines.image.backbones.base import Conditioning, Pass, PatchTransformer, Prompt, stacked
+from pipelines.errors import ModelBroken
+from pipelines.image.backbones.base import Conditioning, Pass, Prompt
+from pipelines.image.backbones.masked_text import MaskedTextTransformer
 from pipelines.image.backbones.text import (
     check_vocabulary,
     ids_of,
+    language_model_macs,
     mask_of,
     padded_tokens,
-    transformer_macs,
 )
 from pipelines.image.divisible import divisible, plain
 
@@ -31,13 +32,9 @@ UNSUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {"transformer": ("guidance_e
 _TOKENS: Final = 300
 
 
-class Sana(PatchTransformer):
+class Sana(MaskedTextTransformer):
     """`Backbone` of the family."""
 
-    control = None
-    takes_negative = True
-    distilled = False
-    largest = 0
     context_tokens = _TOKENS
 
     def __init__(self, parts: Mapping[str, Any], index: Mapping[str, Any]) -> None:
@@ -71,23 +68,11 @@ class Sana(PatchTransformer):
     def evaluate(
         self, latents: torch.Tensor, times: torch.Tensor, conditioning: Sequence[Conditioning]
     ) -> torch.Tensor:
-        config = self.network.config
-        macs = transformer_macs(
-            latents, config.patch_size, config.num_attention_heads, config.attention_head_dim
-        )
-        raw = self.network(
-            divisible(latents, macs),
-            encoder_hidden_states=divisible(stacked(conditioning, "text"), macs),
-            encoder_attention_mask=stacked(conditioning, "mask"),
-            timestep=times * config.timestep_scale,
-            return_dict=False,
-        )[0]
-        return plain(raw)[:, : self.channels]  # the rest is a predicted variance, which no sampler uses
+        return self.predict(latents, times * self.network.config.timestep_scale, conditioning)
 
     def _encoded(self, passes: Sequence[Pass]) -> list[Conditioning]:
         ids, mask = ids_of(passes, 0, self._encoder), mask_of(passes, 0, self._encoder)
-        config = self._encoder.config
-        macs = ids.numel() * config.hidden_size * config.intermediate_size
+        macs = language_model_macs(ids, self._encoder.config)
         text = plain(self._encoder(divisible(ids, macs), attention_mask=mask, use_cache=False)[0])
         text, mask = (torch.cat((each[:, :1], each[:, 1 - _TOKENS :]), dim=1) for each in (text, mask))
         pairs = zip(torch.split(text, 1), torch.split(mask, 1), strict=True)
@@ -95,12 +80,8 @@ class Sana(PatchTransformer):
 
     def _check(self) -> None:
         """Parts that do not belong together."""
+        self.check_channels()
         network, text = self.network.config, self._encoder.config
-        if network.out_channels not in (network.in_channels, 2 * network.in_channels):
-            raise Unsupported(
-                f"transformer/config.json: {network.in_channels} channels in and {network.out_channels} out"
-                " are not supported"
-            )
         if network.caption_channels != text.hidden_size:
             raise ModelBroken(
                 f"transformer/config.json: captions of width {network.caption_channels}, but the text"

@@ -10,7 +10,7 @@ import torch
 
 from pipelines.errors import ModelBroken
 from pipelines.image.backbones.base import Pass, Tokens
-from pipelines.image.divisible import divisible, plain
+from pipelines.image.divisible import SCORE_MACS, divisible, plain
 
 
 def padded_tokens(tokenizer: Any, texts: list[str], length: int = 0) -> list[Tokens]:
@@ -51,6 +51,14 @@ def t5_states(encoder: Any, ids: torch.Tensor, mask: torch.Tensor | None = None)
     return plain(encoder(divisible(ids, macs), attention_mask=mask)[0])
 
 
+def language_model_macs(ids: torch.Tensor, config: Any) -> int:
+    """Multiply-adds of its longest part: a feed-forward layer, or, behind a long instruction, attention, that
+    passes over its scores eight times."""
+    scores: int = ids.shape[1] * config.num_attention_heads * (2 * config.head_dim + 8 * SCORE_MACS)
+    feed_forward: int = config.hidden_size * config.intermediate_size
+    return ids.numel() * max(feed_forward, scores)
+
+
 def check_vocabulary(tokenizer: str, tokens: int, encoder: str, known: int) -> None:
     """Raises: ModelBroken where the tokenizer has words that the encoder does not know."""
     if tokens > known:
@@ -62,4 +70,4 @@ def transformer_macs(latents: torch.Tensor, patch: int, heads: int, head_width: 
     `texts` tokens, a good part of whose cost is its softmax."""
     rows, _, height, width = latents.shape
     tokens, inner = height * width // patch**2 + texts, heads * head_width
-    return rows * max(tokens * 4 * inner**2, tokens**2 * heads * (2 * head_width + 24))
+    return rows * max(tokens * 4 * inner**2, tokens**2 * heads * (2 * head_width + SCORE_MACS))

@@ -36,10 +36,13 @@ class Masks:
 
 
 def spread(level: str, steps: int) -> Mask:
-    """Without calibration: the first two steps, the last, and the others at equal distances, twelve full
-    evaluations for `balanced` and nine for `fast`: how many are needed depends on the path from noise to
-    picture and little on the number of steps it is cut into."""
-    count = min(_UNCALIBRATED[level], steps)
+    """Without calibration: twelve full evaluations for `balanced` and nine for `fast`: how many are needed
+    depends on the path from noise to picture and little on the number of steps it is cut into."""
+    return evenly(min(_UNCALIBRATED[level], steps), steps)
+
+
+def evenly(count: int, steps: int) -> Mask:
+    """The first two steps, the last, and the others at equal distances."""
     places = (round(place * (steps - 1) / (count - 2)) for place in range(count - 1))
     return frozenset({0, 1, *places})
 

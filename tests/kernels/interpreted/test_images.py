@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 
 from kernels.timings import forced
 from pipelines.image.fused import fuse
 from pipelines.image.pipeline import ImagePipeline
+from tests.pipelines.image.tiny import flux_inputs, flux_transformer
 
 KERNELS = ("group_norm_silu", "modulate")
 
@@ -42,24 +43,8 @@ def test_an_evaluation_of_a_unet_is_the_same() -> None:
 @torch.inference_mode()
 def test_an_evaluation_of_a_transformer_is_the_same() -> None:
     torch.manual_seed(0)
-    network = FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=8,
-        pooled_projection_dim=8,
-        axes_dims_rope=(4, 4, 8),
-    ).eval()
-    given = {
-        "hidden_states": torch.randn(2, 6, 16),
-        "timestep": torch.tensor([0.2, 0.9]),
-        "pooled_projections": torch.randn(2, 8),
-        "encoder_hidden_states": torch.randn(2, 3, 8),
-        "txt_ids": torch.zeros(3, 3),
-        "img_ids": torch.ones(6, 3),
-    }
+    network = flux_transformer(num_single_layers=1).eval()
+    given = flux_inputs()
     expected = network(**given).sample
     assert fuse(network) == 4
     with forced(*KERNELS):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,8 @@ from pipelines.image.pipeline import ImagePipeline
 from pipelines.image.settings import ImageSettings
 from pipelines.image.state import state_of
 from pipelines.messages import ImageRequest, JobClass
+from tests.pipelines.image.families import CASES
+from tests.pipelines.image.tiny import enliven
 
 torch.set_num_threads(1)
 TOKENS = 16
@@ -223,6 +226,39 @@ def driver_of() -> Iterator[Callable[[ImagePipeline], Driver]]:
 def driver(loaded: ImagePipeline, driver_of: Callable[[ImagePipeline], Driver]) -> Driver:
     """A driver of the shared pipeline."""
     return driver_of(loaded)
+
+
+@pytest.fixture(scope="session")
+def folders(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A family's folder, made once."""
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    where = tmp_path_factory.mktemp("families")
+
+    def make(name: str) -> Path:
+        if not (where / name).is_dir():
+            class_name, parts, _ = CASES[name]
+            torch.manual_seed(0)
+            pipeline = getattr(diffusers, class_name)(**parts(tokenizer))
+            for module in pipeline.components.values():
+                if isinstance(module, torch.nn.Module):
+                    enliven(module)
+            pipeline.save_pretrained(where / name)
+        return where / name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pipelines(folders: Callable[[str], Path]) -> Callable[[str], ImagePipeline]:
+    """A family's pipeline, loaded once."""
+    made: dict[str, ImagePipeline] = {}
+
+    def load(name: str) -> ImagePipeline:
+        if name not in made:
+            made[name] = ImagePipeline.load(folders(name), name=name, settings=ImageSettings(max_side=96))
+        return made[name]
+
+    return load
 
 
 @pytest.fixture(scope="session")

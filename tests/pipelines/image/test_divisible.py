@@ -66,7 +66,23 @@ OPERATIONS: dict[str, tuple[tuple[int, ...], Operation]] = {
         HEADS,
         lambda x: nnf.scaled_dot_product_attention(x, x[:, :, :7], x[:, :, 3:10]),
     ),
+    "attention, masked": (
+        HEADS,
+        lambda x: nnf.scaled_dot_product_attention(x, x, x, weights(2, 1, 1, 40), dropout_p=0.0),
+    ),
     "attention, causal": (HEADS, lambda x: nnf.scaled_dot_product_attention(x, x, x, is_causal=True)),
+    "product of heads": (HEADS, lambda x: torch.matmul(x, x.transpose(2, 3) + 1)),
+    "product with a narrow one": (HEADS, lambda x: torch.matmul(x.transpose(2, 3), x)),
+    "product of matrices": (TOKENS, lambda x: torch.matmul(x, x.transpose(1, 2))),
+    "softmax": (HEADS, lambda x: nnf.softmax(x, dim=-1, dtype=torch.float32)),
+    "softmax over rows": (HEADS, lambda x: nnf.softmax(x, dim=2)),
+    "mean": (HEADS, lambda x: x.mean(-1, keepdim=True)),
+    "mean over all": (HEADS, lambda x: x.mean().reshape(1)),
+    "repeated channels": (IMAGE, lambda x: x.repeat_interleave(3, dim=1, output_size=24)),
+    "repeated rows": (IMAGE, lambda x: x.repeat_interleave(2, dim=2)),
+    "tanh": (HEADS, torch.tanh),
+    "padding": (HEADS, lambda x: nnf.pad(x, (0, 0, 0, 1), mode="constant", value=1.0)),
+    "padding of channels": (IMAGE, lambda x: nnf.pad(x, (0, 0, 0, 0, 1, 1))),
     "group norm": (IMAGE, lambda x: nnf.group_norm(x, 4, weights(8), weights(8), 1e-6)),
     "group norm without weights": (IMAGE, lambda x: nnf.group_norm(x, 2)),
     "layer norm": (TOKENS, lambda x: nnf.layer_norm(x, (8,), weights(8), weights(8), 1e-5)),
@@ -85,7 +101,18 @@ OPERATIONS: dict[str, tuple[tuple[int, ...], Operation]] = {
     "chunks": (TOKENS, lambda x: x.chunk(2, dim=-1)[1]),
     "unknown": (IMAGE, lambda x: x.cumsum(1)),
 }
-IN_ONE_GO = {"attention, causal", "chunks", "unknown", "conv, padding same", "concatenation of images"}
+IN_ONE_GO = {
+    "attention, causal",
+    "chunks",
+    "unknown",
+    "conv, padding same",
+    "concatenation of images",
+    "product of matrices",
+    "repeated rows",
+    "softmax over rows",
+    "mean over all",
+    "padding of channels",
+}
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

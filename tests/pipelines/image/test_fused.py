@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.normalization import AdaLayerNormContinuous, AdaLayerNormZero, AdaLayerNormZeroSingle
 
 from pipelines.image.fused import Activation, fuse
+from tests.pipelines.image.tiny import flux_inputs, flux_transformer
 
 
 def unet(**options: Any) -> UNet2DConditionModel:
@@ -57,26 +58,10 @@ def test_a_vae() -> None:
 @torch.inference_mode()
 def test_a_transformer() -> None:
     torch.manual_seed(0)
-    network = FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=8,
-        pooled_projection_dim=8,
-        axes_dims_rope=(4, 4, 8),
-    ).eval()
+    network = flux_transformer().eval()
     fused = copy.deepcopy(network)
     assert fuse(fused) == 2 + 2 + 1
-    given = {
-        "hidden_states": torch.randn(2, 6, 16),
-        "timestep": torch.tensor([0.2, 0.9]),
-        "pooled_projections": torch.randn(2, 8),
-        "encoder_hidden_states": torch.randn(2, 3, 8),
-        "txt_ids": torch.zeros(3, 3),
-        "img_ids": torch.ones(6, 3),
-    }
+    given = flux_inputs()
     torch.testing.assert_close(fused(**given).sample, network(**given).sample, atol=1e-6, rtol=1e-5)
 
 
