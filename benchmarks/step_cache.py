@@ -42,13 +42,15 @@ from benchmarks.stats import machine
 EMBEDDED = Path(__file__).resolve().parent.parent / "models" / "upbeat-image-unet"
 CALIBRATED_STEPS = (12, 20, 28, 50)
 EQUAL_EVALUATIONS = (10, 12, 16)
+FEW_STEPS = 12
 PARTS = ("arms", "equal", "peers", "checker", "time", "large", "arrivals", "cancels", "lives")
 QUALITY = {"arms", "equal", "peers"}
 
 
 @dataclass(slots=True)
 class Report:
-    """The figures of a run, written as soon as a part has ended: a long run may be cut short."""
+    """The figures of a run, written as soon as a part has ended: a long run may be cut short. Parts may come
+    from several runs; "commands" says which, by part."""
 
     path: Path | None
     content: dict[str, Any]
@@ -58,7 +60,8 @@ class Report:
         self.content |= parts
         if self.path is not None:
             known = json.loads(self.path.read_text()) if self.path.is_file() else {}
-            self.path.write_text(json.dumps({**known, **self.content}, indent=1) + "\n")
+            commands = known.get("commands", {}) | dict.fromkeys(parts, self.content["command"])
+            self.path.write_text(json.dumps({**known, **self.content, "commands": commands}, indent=1) + "\n")
 
 
 def measure(folder: Path, report: Report, quick: bool, parts: Sequence[str], references: Path | None) -> None:
@@ -73,12 +76,14 @@ def measure(folder: Path, report: Report, quick: bool, parts: Sequence[str], ref
         "torch_threads": 1,
         "solution_steps": 100 if quick else 200,
     }
-    report.add(name="step_cache", hardware=machine(), command=machine()["command"], settings=settings)
+    report.content |= {"name": "step_cache", "hardware": machine(), "command": machine()["command"]}
+    report.add(settings=settings)
     if QUALITY & {*parts}:
         truth = truth_of(runs, settings["captions"], steps, settings["solution_steps"], references)
         quality(folder, runs, truth, report, quick, parts)
     if "checker" in parts:
-        report.add(checker=checked(runs, 8 if quick else 256, steps))
+        for count in (steps, FEW_STEPS):
+            report.add(**{f"checker_{count}": checked(runs, 8 if quick else 256, count)})
     if "time" in parts:
         _, captions = some_captions(4 if quick else 24, 77)
         times = single_pictures(runs, captions, steps, (*LEVELS, "previews"))

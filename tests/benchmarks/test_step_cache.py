@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.cache_calibration import Paths, masks_by_evaluations, masks_by_length, polished, record, write
+from benchmarks import cache_calibration
+from benchmarks.cache_calibration import (
+    Likeness,
+    Paths,
+    calibrate,
+    masks_by_evaluations,
+    masks_by_length,
+    polished,
+    record,
+    write,
+)
 from benchmarks.image_arrivals import Arm, continuous, one_by_one, requests, run, static
 from benchmarks.image_metrics import latent_psnr, pixel_psnr, ssim
 from benchmarks.image_runs import Drawn, Runs
@@ -55,6 +66,34 @@ def test_masks_are_full_where_forecasts_fail() -> None:
     assert all(mask[0] == 0 and len(mask) == length for length, mask in found.items())
     assert len({6, 7, 8} & {*found[5]}) >= 2  # the new slope takes two points after the bend
     assert paths.psnr(found[5]) > paths.psnr((0, 1, 4, 8, 11)) + 10
+
+
+@pytest.mark.parametrize(
+    ("steps", "level", "asked"),
+    [
+        ((45.0, 44.0), "balanced", (49.0, 48.0)),
+        ((45.0, 44.0), "fast", (46.0, 45.0)),
+        ((30.0, 36.0), "balanced", (36.0, 40.0)),
+        ((28.0, 25.0), "fast", (31.0, 31.0)),
+    ],
+)
+def test_caching_is_asked_for_less_than_the_steps_leave(
+    steps: tuple[float, float], level: str, asked: tuple[float, float]
+) -> None:
+    assert Likeness(*steps).asked(level) == Likeness(*asked)
+
+
+def test_a_calibration_of_a_tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says was reached is what it asked for, and the faster level runs no more."""
+    monkeypatch.setattr(cache_calibration, "SOLUTION_STEPS", 20)
+    runs = Runs(make_folder(tmp_path / "tiny"))
+    with torch.inference_mode():
+        content: Any = calibrate(runs, ["red", "blue"], (10,), 0)
+    masks, found = content["masks"]["10"], content["p10_db"]["10"]
+    assert len(masks["fast"]) <= len(masks["balanced"])
+    for level, mask in masks.items():
+        asked = Likeness(*found["steps"]).asked(level)
+        assert mask[0] == 0 and Likeness(*found[level]).above(asked) > -0.2
 
 
 def test_runs_record_and_arrive(tmp_path: Path) -> None:
