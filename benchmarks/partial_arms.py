@@ -27,6 +27,7 @@ EXACT = ("warm", "prefill", "answer ahead")
 ANSWER = Sampling(max_tokens=64)
 METRICS = ("first_token_ms", "last_token_ms", "first_audio_ms", "image_ms")
 Row = dict[str, Any]
+Keep = Callable[[str, Row], None]
 Typed = Callable[[str], EditScript]
 
 

@@ -21,15 +21,15 @@ from training.text_math import NAMES
 
 BINS = ((1, 2), (3, 3), (4, 5), (6, 10), (11, 20), (21, 1000))
 CONTEXT = 16_384
-SHAPE = {
+SMALL = {
     "hidden_size": 512,
     "intermediate_size": 1408,
     "num_hidden_layers": 8,
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "head_dim": 64,
-    "max_position_embeddings": CONTEXT,
 }
+LARGE = SMALL | {"hidden_size": 1024, "intermediate_size": 2816, "num_attention_heads": 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +97,16 @@ def long_prompt(sentences: int, seed: int) -> Case:
     return Case(" ".join([*told, f"Where does {rng.choice(NAMES)} live?"]), sentences)
 
 
-def random_model(folder: Path) -> Path:
-    """A Llama folder of 24 million random weights (seeded) and a context of 16,384 tokens, with the embedded
-    model's tokenizer."""
+def random_model(folder: Path, shape: dict[str, int]) -> Path:
+    """A Llama folder of random weights (seeded) and a context of 16,384 tokens, with the embedded model's
+    tokenizer."""
     embedded = EMBEDDED / "upbeat-text"
     folder.mkdir(parents=True)
     for path in embedded.iterdir():
         if path.suffix in (".json", ".jinja") and path.name != "config.json":
             shutil.copy(path, folder / path.name)
-    config = json.loads((embedded / "config.json").read_text()) | SHAPE | {"torch_dtype": "float32"}
+    fixed = {"max_position_embeddings": CONTEXT, "torch_dtype": "float32"}
+    config = json.loads((embedded / "config.json").read_text()) | shape | fixed
     (folder / "config.json").write_text(json.dumps(config))
     save_file(_weights(config), folder / "model.safetensors", metadata={"format": "pt"})
     return folder

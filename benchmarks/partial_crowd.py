@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.partial_arms import AHEAD, COLD, Arms, Row
+from benchmarks.partial_arms import AHEAD, COLD, Arms, Keep, Row
 from benchmarks.partial_cases import Case, problems
 from benchmarks.stats import RESAMPLES, percentile
 from benchmarks.virtual import Typists
@@ -17,20 +16,20 @@ from clients.edits import Edit, EditScript, typed
 from pipelines.contract import Pipeline
 
 TOGETHER = 64
-ROUNDS = 6
 MODES = {"full prompt": COLD, "answer ahead": AHEAD["answer ahead"], "think ahead": AHEAD["think ahead"]}
 
 
-def hostile_section(pipelines: dict[str, Pipeline], sessions: int) -> Row:
+def hostile_section(pipelines: dict[str, Pipeline], sessions: int, rounds: int, keep: Keep) -> None:
     """So many sessions type at once, without and with one that rewrites its prompt each millisecond, while
     they type and commit: it grows to two fifths of the context, which it keeps, then to the most a prompt may
-    have, and then is silent. In processor time of the one thread, the arms in turn."""
+    have, and then is silent. In processor time of the one thread, the arms in turn. `keep` is given what is
+    known after each pair of rounds."""
     arms = Arms(pipelines)
     cases = problems(sessions)
     info = next(pipeline.info for pipeline in pipelines.values() if pipeline.info.modality == "text")
     flood = flooding(int(0.4 * info.context_tokens))
     found: dict[str, list[list[float]]] = {"alone": [], "beside a hostile one": []}
-    for number in range(2 * ROUNDS):
+    for number in range(2 * rounds):
         name = tuple(found)[(number + number // 2) % 2]
         typists = Typists(pipelines, running=time.thread_time)
         wanted = [
@@ -41,7 +40,8 @@ def hostile_section(pipelines: dict[str, Pipeline], sessions: int) -> Row:
             wanted.append((arms.plan(AHEAD["answer ahead"], cases[0], f"{number} hostile"), flood, 2.0))
         turns = typists.turns(wanted)[:sessions]
         found[name].append([turn.first_token_ms for turn in turns])
-    return judged(sessions, *found.values())
+        if number % 2:
+            keep("hostile", judged(sessions, *found.values()))
 
 
 def flooding(words: int) -> EditScript:
@@ -79,7 +79,7 @@ def judged(sessions: int, alone: list[list[float]], beside: list[list[float]]) -
     }
 
 
-def accuracy_section(pipelines: dict[str, Pipeline], count: int, keep: Callable[[Row], object]) -> Row:
+def accuracy_section(pipelines: dict[str, Pipeline], count: int, keep: Keep) -> None:
     """Word problems, many sessions at once: right answers with the full prompt and in both modes. `keep` is
     given what is known after each group of them."""
     arms, cases, row = Arms(pipelines), problems(count), Row()
@@ -92,9 +92,8 @@ def accuracy_section(pipelines: dict[str, Pipeline], count: int, keep: Callable[
             ]
             said[name] += [turn.text for turn in arms.typists.turns(wanted)]
         row = scored(cases, said)
-        keep(row)
+        keep("accuracy", row)
     print("\naccuracy:", json.dumps(row, indent=1))
-    return row
 
 
 def scored(cases: list[Case], said: dict[str, list[str]]) -> Row:

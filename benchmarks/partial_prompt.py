@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.partial_arms import Row
+from benchmarks.partial_arms import Keep, Row
 from benchmarks.partial_crowd import accuracy_section, hostile_section
 from benchmarks.partial_real import real_section
 from benchmarks.partial_sections import SECTIONS
@@ -42,15 +42,19 @@ def main() -> None:
     weights()
     prompts = options.prompts or (QUICK if options.quick else USUAL)
     sections: Row = {}
+
+    def keep(name: str, row: Row) -> None:
+        sections[name] = row
+        if options.json:
+            write(options.json, sections, prompts)
+
     if options.only == "real":
-        sections["real time"] = asyncio.run(real_section(prompts))
+        asyncio.run(real_section(prompts, keep))
     else:
         pipelines = load_all(LoadPlan(transcription=False))
         settle()
         with torch.inference_mode():
-            fill(sections, pipelines, options, prompts)
-    if options.json:
-        write(options.json, sections, prompts)
+            fill(keep, pipelines, options, prompts)
     if differing := [name for name, row in sections.items() if row.get("differ")]:
         sys.exit(f"answers differ from the full prompt's: {', '.join(differing)}")
 
@@ -66,25 +70,21 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--hostile", type=int, default=0, help="so many sessions beside a hostile one, and stop"
     )
+    parser.add_argument("--rounds", type=int, default=6, help="of them, alone and beside it in turn")
     parser.add_argument("--only", choices=(*SECTIONS, "real"), default="text", help="which section")
     parser.add_argument("--json", type=Path, help="write the report there")
     return parser.parse_args()
 
 
-def fill(sections: Row, pipelines: dict[str, Pipeline], options: argparse.Namespace, prompts: int) -> None:
-    """On the skipping clock."""
+def fill(keep: Keep, pipelines: dict[str, Pipeline], options: argparse.Namespace, prompts: int) -> None:
+    """On the skipping clock. What is known is kept at once, so that a run cut short leaves its figures."""
     if options.accuracy:
-
-        def keep(row: Row) -> None:
-            sections["accuracy"] = row
-            if options.json:
-                write(options.json, sections, prompts)
-
         accuracy_section(pipelines, options.accuracy, keep)
     elif options.hostile:
-        sections["hostile"] = hostile_section(pipelines, options.hostile)
+        hostile_section(pipelines, options.hostile, options.rounds, keep)
     else:
-        sections |= SECTIONS[options.only](pipelines, prompts)
+        for name, row in SECTIONS[options.only](pipelines, prompts):
+            keep(name, row)
 
 
 @functools.cache

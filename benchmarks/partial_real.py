@@ -10,7 +10,7 @@ from pathlib import Path
 
 from upbeat.v1.types_pb2 import ServiceOptions
 
-from benchmarks.partial_arms import Row
+from benchmarks.partial_arms import Keep, Row
 from benchmarks.partial_cases import Case, problems
 from benchmarks.stats import paired_ratio, percentile
 from clients.client import PartialPrompts, Upbeat
@@ -24,8 +24,9 @@ ARMS: dict[str, PartialPrompts] = {
 Times = tuple[float, float]
 
 
-async def real_section(count: int) -> Row:
-    """Word problems at 600 characters a minute; every run has a cache scope of its own."""
+async def real_section(count: int, keep: Keep) -> None:
+    """Word problems at 600 characters a minute; every run has a cache scope of its own. `keep` is given what
+    is known after each of them."""
     found: dict[str, list[Times]] = {arm: [] for arm in ARMS}
     scopes = itertools.count()
     with tempfile.TemporaryDirectory() as folder:
@@ -37,17 +38,22 @@ async def real_section(count: int) -> Row:
             for case in problems(count):
                 for arm, times in found.items():
                     times.append(await _talk(client, arm, case, str(next(scopes))))
-    row: Row = {"prompts": count, "arms": {}, "against": {}}
+                keep("real time", told(found))
+    print(f"\nover gRPC in real time, p50: {json.dumps(told(found), indent=1)}")
+
+
+def told(found: dict[str, list[Times]]) -> Row:
+    """Medians, and how many times sooner than from cold."""
+    row: Row = {"prompts": len(found["cold"]), "arms": {}, "against": {}}
     for arm, times in found.items():
         for place, metric in enumerate(("first_token_ms", "last_token_ms")):
             values = [time[place] for time in times]
             row["arms"].setdefault(arm, {})[metric] = percentile(values, 0.5)
             if arm != "cold":
-                told = paired_ratio([time[place] for time in found["cold"]], values)
+                ratio = paired_ratio([time[place] for time in found["cold"]], values)
                 row["against"].setdefault(f"cold, {arm}", {})[metric] = dict(
-                    zip(("ratio", "low", "high"), told, strict=True)
+                    zip(("ratio", "low", "high"), ratio, strict=True)
                 )
-    print(f"\nover gRPC in real time, {count} prompts, p50: {json.dumps(row, indent=1)}")
     return row
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.partial_arms import Arms, Row, Typed, section
 from benchmarks.partial_cases import (
+    LARGE,
+    SMALL,
     Case,
     bin_of,
     dialogues,
@@ -23,6 +25,7 @@ from pipelines.text.pipeline import TextPipeline
 from pipelines.text.settings import TextSettings
 
 Pipelines = dict[str, Pipeline]
+Sections = Iterator[tuple[str, Row]]
 EVERY = ("cold", "warm", "prefill", "answer ahead", "think ahead")
 EXACT = ("cold", "warm", "prefill", "answer ahead")
 SPEEDS = (120, 240, 600)
@@ -37,23 +40,22 @@ def speaking(rate: float) -> Typed:
     return lambda text: spoken(text, 160.0, rate, seed=3)
 
 
-def text_sections(pipelines: Pipelines, prompts: int) -> Row:
+def text_sections(pipelines: Pipelines, prompts: int) -> Sections:
     """Questions, word problems and dialogues at the embedded model, typed at 240 characters a minute."""
-    arms, found = Arms(pipelines), Row()
+    arms = Arms(pipelines)
     asked = questions(prompts) or problems(prompts)
     arms.run(asked[0], typed(asked[0].text, 600), EVERY)
     cases = {"questions": asked, "word problems": problems(prompts), "dialogue turns": dialogues(prompts)}
     for kind, these in cases.items():
         name = f"{kind}, 240 a minute"
-        found[name] = section(name, arms, these, typing(240, 0), EVERY)
+        yield name, section(name, arms, these, typing(240, 0), EVERY)
     name = "word problems, a misspelt word put right with the commit"
-    found[name] = section(name, arms, problems(prompts), put_right, ("cold", "prefill", "answer ahead"))
-    return found
+    yield name, section(name, arms, problems(prompts), put_right, ("cold", "prefill", "answer ahead"))
 
 
-def grid_sections(pipelines: Pipelines, prompts: int) -> Row:
+def grid_sections(pipelines: Pipelines, prompts: int) -> Sections:
     """Word problems at every speed and rate of revision, typed and spoken."""
-    arms, found, cases = Arms(pipelines), Row(), problems(prompts)
+    arms, cases = Arms(pipelines), problems(prompts)
     arms.run(cases[0], typed(cases[0].text, 600), EXACT)
     ways = {
         f"{speed} a minute, {rate:.0%} of the words revised": typing(speed, rate)
@@ -62,59 +64,59 @@ def grid_sections(pipelines: Pipelines, prompts: int) -> Row:
     }
     ways |= {f"spoken, {rate:.0%} of the words revised": speaking(rate) for rate in RATES}
     for way, how in ways.items():
-        found[way] = section(f"word problems, {way}", arms, cases, how, EXACT)
-    return found
+        yield way, section(f"word problems, {way}", arms, cases, how, EXACT)
 
 
-def length_sections(pipelines: Pipelines, prompts: int) -> Row:
+def length_sections(pipelines: Pipelines, prompts: int) -> Sections:
     """Questions of the shared data by their number of sentences."""
     arms = Arms(pipelines)
     groups: dict[str, list[Case]] = {}
     for case in questions(prompts):
         groups.setdefault(bin_of(case.sentences), []).append(case)
     which = ("cold", "warm", "answer ahead", "think ahead")
-    return {
-        name: section(f"questions of {name} sentences", arms, group, typing(240, 0), which)
-        for name, group in sorted(groups.items())
-    }
+    for name, group in sorted(groups.items(), key=lambda group: group[1][0].sentences):
+        told = f"questions of {name} sentences"
+        yield told, section(told, arms, group, typing(240, 0), which)
 
 
-def long_sections(_: Pipelines, prompts: int) -> Row:
-    """Long prompts at the random model: as many as asked for up to 50 sentences, half above, a quarter at
-    200."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = TextSettings(kv_tokens=32_768)
-        pipeline = TextPipeline.load(random_model(Path(folder) / "random"), name="random", settings=settings)
+def long_sections(_: Pipelines, prompts: int) -> Sections:
+    """Long prompts at two random models: as many as asked for up to 50 sentences, half above, a quarter at
+    200, and half of each at the larger one."""
+    for shape, share in ((SMALL, 1), (LARGE, 2)):
+        with tempfile.TemporaryDirectory() as folder:
+            made = random_model(Path(folder) / "random", shape)
+            pipeline = TextPipeline.load(made, name="random", settings=TextSettings(kv_tokens=32_768))
+        model = f"{round(pipeline.info.parameters / 1e6)} million weights"
+        yield from _lengths(pipeline, model, [max(1, prompts // share // less) for less in (1, 1, 1, 2, 4)])
+
+
+def _lengths(pipeline: TextPipeline, model: str, prompts: list[int]) -> Sections:
     arms = Arms({"random": pipeline}, sampling=Sampling(max_tokens=16))
     which = ("cold", "warm", "answer ahead")
-    found = Row()
     arms.run(long_prompt(5, 99), typed(long_prompt(5, 99).text, 600), which)
-    for sentences, share in ((5, 1), (20, 1), (50, 1), (100, 2), (200, 4)):
-        cases = [long_prompt(sentences, seed) for seed in range(max(1, prompts // share))]
-        name = f"{sentences} sentences"
-        found[name] = section(name, arms, cases, typing(600, 0), which)
-    return found
+    for sentences, count in zip((5, 20, 50, 100, 200), prompts, strict=True):
+        cases = [long_prompt(sentences, seed) for seed in range(count)]
+        name = f"{sentences} sentences, {model}"
+        yield name, section(name, arms, cases, typing(600, 0), which)
 
 
-def media_sections(pipelines: Pipelines, prompts: int) -> Row:
+def media_sections(pipelines: Pipelines, prompts: int) -> Sections:
     """First audio and image: the voice speaks the answer, the image is the user's words."""
     infos: dict[str, ModelInfo] = {}
     for pipeline in pipelines.values():
         infos.setdefault(pipeline.info.modality, pipeline.info)
-    found = Row()
     which = ("cold", "warm", "prefill", "answer ahead")
     voice = Arms(pipelines, text=infos["text"], speech=infos["speech"])
     cases = problems(prompts)
     voice.run(cases[0], typed(cases[0].text, 600), which)
-    found["spoken answers"] = section("spoken answers", voice, cases, typing(240, 0), which)
+    yield "spoken answers", section("spoken answers", voice, cases, typing(240, 0), which)
     scenes = [Case(f"Draw {what}.", 1) for what in ("a red star", "two blue rings", "a green boat on water")]
     drawing = ImageRequest("", steps=8, preview_every=4)
     image = Arms(pipelines, text=infos["text"], image=infos["image"], drawing=drawing)
-    found["images"] = section("images", image, scenes[: max(1, prompts // 4)], slowly_ended, which)
-    return found
+    yield "images", section("images", image, scenes[: max(1, prompts // 4)], slowly_ended, which)
 
 
-SECTIONS: dict[str, Callable[[Pipelines, int], Row]] = {
+SECTIONS: dict[str, Callable[[Pipelines, int], Sections]] = {
     "text": text_sections,
     "grid": grid_sections,
     "length": length_sections,

@@ -61,7 +61,7 @@ class ShapedPipeline:
     def info(self) -> ModelInfo:
         return self._info
 
-    def prepare(self, request: Request, value: Input | None) -> object:
+    def prepare(self, request: Request, value: Input | None, before: object = None) -> object:
         """Nothing to prepare."""
         return request
 

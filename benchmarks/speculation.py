@@ -78,7 +78,7 @@ class Arm:
             jobs.append(job)
             revision = PromptRevision(1, question.prompt, True)
             prepared.append((self.pipeline.prepare(request, None), self.pipeline.prepare(request, revision)))
-        drafts = [self.pipeline._tokenizer.encode(question.before) for question in group]
+        drafts = [self.pipeline._tokenizer.encode(question.before).ids for question in group]
         texts = dict.fromkeys((job.id for job in jobs), "")
         start = time.thread_time()
         for job, (admitted, prompt), draft in zip(jobs, prepared, drafts, strict=True):

@@ -164,9 +164,10 @@ class Pipeline(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
-    def prepare(self, request: Request, value: Input | None) -> object:
+    def prepare(self, request: Request, value: Input | None, before: object = None) -> object:
         """Off the executor thread, pure and thread-safe: what is slow on the host (tokenising,
-        phonemising) and needs no state. Returns what `admit` (value None) or `update` gets.
+        phonemising) and needs no state. Returns what `admit` (value None) or `update` gets. before: what the
+        job's last input was prepared to, of which parts may be taken over.
 
         Raises: UpbeatError naming the field.
         """

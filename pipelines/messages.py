@@ -246,7 +246,8 @@ class TokenChunk(Value, frozen=True):
     """Text that is final: complete UTF-8, stop strings removed.
 
     token_ids are those whose text ends here; logprobs (natural log) one each if asked for, with
-    `top` the likeliest alternatives of each as (text, logprob).
+    `top` the likeliest alternatives of each as (text, logprob). wasted: so many tokens, generated ahead of
+    the commit, would be for nothing if the job ended now.
     """
 
     text: str
@@ -254,6 +255,7 @@ class TokenChunk(Value, frozen=True):
     revision: int = 0
     logprobs: tuple[float, ...] = ()
     top: tuple[tuple[tuple[str, float], ...], ...] = ()
+    wasted: int = 0
 
 
 class AudioChunk(Value, frozen=True):

@@ -173,7 +173,7 @@ def main() -> None:
 def _ids(pipeline: TextPipeline, request: TextRequest, revision: PromptRevision) -> tuple[int, ...]:
     prepared = pipeline.prepare(request, revision)
     assert isinstance(prepared, PreparedPrompt)
-    return prepared.ids
+    return tuple(prepared.ids)
 
 
 def _served(folder: Path, dtype: str) -> TextPipeline:

@@ -51,7 +51,6 @@ class Answer:
         self._prompt = prompt
         self._text: TextLane | None = None
         self._expected = Expected()
-        self._early_tokens = 0
         self._voice: Voice | None = None
         self._picture = Picture(turn, self._submit_image)
         self._thinking: Thinking | None = None
@@ -150,7 +149,6 @@ class Answer:
     def _arrived_early(self, chunk: TokenChunk) -> None:
         """A token of an answer ahead: it is charged, its first clause spoken, its picture begun."""
         self._desk.allowance.charge(len(chunk.token_ids), self._desk.clock.now())
-        self._early_tokens += len(chunk.token_ids)
         self._expected.add(chunk.text)
         if self._expected.caption and self._draws_on_request:
             self._picture.expect(self._expected.caption)
@@ -162,7 +160,6 @@ class Answer:
 
     def _stay_behind(self) -> None:
         self.ahead = False
-        self._turn.outcome.waste(self._early_tokens)
         if self._text is not None:
             self._turn.drop(self._text)
         if self._voice is not None:

@@ -177,6 +177,6 @@ class ConverseTurn:
         self._cancel_timer()
         if self._ear is not None and self._ear.done is None:
             self.turn.drop(self._ear)
-        self.turn.outcome.committed_s = committed_s
+        self.turn.outcome.commit(committed_s)
         self.answer.begin()
         self.turn.seal()

@@ -13,8 +13,8 @@ from server.events import Discarded
 class Early:
     """The answer ahead, kept until the commit, or shown at once if the client asked for that.
 
-    told(chunk): a token has arrived ahead, of the answer that holds now. `shown`: the revision of the last
-    token that was shown. `stale`: what the client has yet to be told.
+    told(chunk): a token has arrived ahead, of the answer that holds now, which has `tokens` of them. `shown`:
+    the revision of the last token that was shown. `stale`: what the client has yet to be told.
     """
 
     def __init__(self, told: Callable[[TokenChunk], None], shows: bool = False) -> None:
@@ -23,6 +23,7 @@ class Early:
         self.kept: deque[Chunk] = deque()
         self.stale: deque[Discarded] = deque()
         self.shown = 0
+        self.tokens = 0
         self._told = told
 
     def keep(self, chunk: Chunk) -> None:
@@ -32,11 +33,13 @@ class Early:
 
     def tell(self, chunk: Chunk) -> None:
         if isinstance(chunk, TokenChunk):
+            self.tokens += len(chunk.token_ids)
             self._told(chunk)
 
     def supersede(self, shown: bool) -> None:
         """Another revision is answered. shown: text of the one before has left."""
         self.kept.clear()
+        self.tokens = 0
         if shown:
             self.stale.append(Discarded(self.shown))
 

@@ -20,6 +20,7 @@ import msgspec
 
 from pipelines.messages import Message, PromptRevision
 from pipelines.simultaneous import layout
+from pipelines.simultaneous.alignment import common_prefix
 from pipelines.simultaneous.layout import Note
 from pipelines.simultaneous.policies import Partial, Policy
 from server.allowance import Allowance
@@ -84,7 +85,7 @@ class Foresight:
         tokens = self._grant() if advice.answer else 0
         if known and not tokens:
             return None
-        kept_chars = same_beginning(sent.text, kept) if sent is not None else 0
+        kept_chars = common_prefix(sent.text, kept) if sent is not None else 0
         self._allowance.charge_prompt(len(kept) - kept_chars, now_s)
         return self._number(kept, False, tokens, said)
 
@@ -104,15 +105,3 @@ class Foresight:
         self.number += 1
         self._sent = PromptRevision(self.number, text, final, tokens, notes)
         return self._sent
-
-
-def same_beginning(one: str, other: str) -> int:
-    """How many characters at the beginning agree; by bisection, since texts may be long."""
-    same, end = 0, min(len(one), len(other))
-    while same < end:
-        middle = (same + end + 1) // 2
-        if one[same:middle] == other[same:middle]:
-            same = middle
-        else:
-            end = middle - 1
-    return same

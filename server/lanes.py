@@ -26,11 +26,15 @@ IMAGE_PART_BYTES = 1 << 20
 
 
 class Lane(Protocol):
-    """One job's way into the turn's events."""
+    """One job's way into the turn's events. wasted: so many tokens, generated ahead of the commit, are for
+    nothing if the job ends before its Done."""
 
     modality: str
     work: Work
     done: Done | None
+
+    @property
+    def wasted(self) -> int: ...
 
     def next(self, now_s: float) -> Body | None:
         """What may leave now. Raises: UpbeatError, when the job failed."""
@@ -60,6 +64,7 @@ class TextLane:
         self.work = work
         self.done: Done | None = None
         self.text = ""
+        self.wasted = 0
         self.revision = 0
         self._tags = tags
         self._filter = None if tags else DrawFilter()
@@ -85,6 +90,7 @@ class TextLane:
         if self._early is None:
             return
         self._early.committed = True
+        self.wasted = max(0, self.wasted - self._early.tokens)
         if self._hear is not None and self.text:
             self._hear(self.text, False)
         self._call_for(self._captions)
@@ -122,7 +128,7 @@ class TextLane:
         """Keeps what arrives ahead of the commit."""
         assert self._early is not None
         while (chunk := self.work.take()) is not None:
-            if not self._stale(chunk):
+            if self._holds(chunk):
                 self._early.keep(chunk)
 
     def _take(self) -> Chunk | None:
@@ -130,14 +136,18 @@ class TextLane:
         if self._early is not None and self._early.kept:
             return self._early.kept.popleft()
         while (chunk := self.work.take()) is not None:
-            if not self._stale(chunk):
+            if self._holds(chunk):
                 if self._early is not None and self._ahead:
                     self._early.tell(chunk)
                 return chunk
         return None
 
-    def _stale(self, chunk: Chunk) -> bool:
-        return isinstance(chunk, TokenChunk) and 0 < chunk.revision < self.revision
+    def _holds(self, chunk: Chunk) -> bool:
+        """Whether it belongs to the answer that holds now. What it was for nothing counts either way."""
+        if not isinstance(chunk, TokenChunk):
+            return True
+        self.wasted = chunk.wasted
+        return not 0 < chunk.revision < self.revision
 
     def _drain(self) -> str:
         """Takes what has arrived; a failure behind it is kept for the next call. Returns what to show."""
@@ -183,6 +193,7 @@ class AudioLane:
     open."""
 
     modality = "speech"
+    wasted = 0
 
     def __init__(self, work: Work, pacer: Pacer) -> None:
         self.work = work
@@ -245,6 +256,7 @@ class ImageLane:
     """Previews and the image, in parts of at most 1 MiB. Nothing leaves until it is open."""
 
     modality = "image"
+    wasted = 0
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -274,6 +286,7 @@ class TranscriptLane:
     """What was heard, also told to `heard`."""
 
     modality = "transcription"
+    wasted = 0
 
     def __init__(self, work: Work, heard: Callable[[TranscriptChunk], None] | None = None) -> None:
         self.work = work

@@ -9,10 +9,13 @@ from server.events import Body, Discarded, ImagePart, Timings
 
 
 class Outcome:
-    """One turn's marks. Seconds in, milliseconds after `committed_s` out. Owner: the turn."""
+    """One turn's marks. Seconds in, milliseconds after `committed_s` out. notes: tokens of the thoughts that
+    the answer is to follow. Owner: the turn."""
 
     def __init__(self, started_s: float) -> None:
         self.committed_s = started_s
+        self.notes = 0
+        self._answered = False
         self._marks: dict[str, float] = {}
         self._dones: dict[str, Done] = {}
         self._thoughts = DeviceTimings()
@@ -35,6 +38,10 @@ class Outcome:
                 self._marks.pop("last_token", None)
             case _:
                 return
+
+    def commit(self, at_s: float) -> None:
+        """The prompt is complete, and what was noted of it is used."""
+        self.committed_s, self._answered = at_s, True
 
     def waste(self, tokens: int) -> None:
         """So many tokens were generated ahead of the commit for nothing."""
@@ -61,7 +68,7 @@ class Outcome:
             if modality != "transcription":
                 for name, value in msgspec.structs.asdict(done.usage).items():
                     total[name] += value
-        total["wasted_tokens"] += self._wasted
+        total["wasted_tokens"] += self._wasted + (0 if self._answered else self.notes)
         return Usage(**total)
 
     def timings(self, now_s: float) -> Timings:

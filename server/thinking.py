@@ -74,7 +74,6 @@ class Thinking:
         """The thought that runs is dropped."""
         lane, self._lane = self._lane, None
         if lane is not None:
-            self._turn.outcome.waste(lane.tokens)
             self._turn.drop(lane)
 
     def failed(self, lane: Lane) -> bool:
@@ -87,6 +86,7 @@ class Thinking:
     def _keep(self, notes: tuple[Note, ...]) -> None:
         self._turn.outcome.waste(sum(self._costs[len(notes) :]))
         del self._costs[len(notes) :]
+        self._turn.outcome.notes = sum(self._costs)
         self.notes = notes
 
     def _think(self, piece: str, revision: int) -> None:
@@ -112,7 +112,8 @@ class Thinking:
 
     def _thought(self, lane: ThoughtLane, done: Done) -> None:
         self._lane = None
-        self._desk.allowance.charge(lane.tokens, self._desk.clock.now())
-        self._costs.append(done.usage.completion_tokens or lane.tokens)
+        self._desk.allowance.charge(lane.wasted, self._desk.clock.now())
+        self._costs.append(done.usage.completion_tokens or lane.wasted)
+        self._turn.outcome.notes = sum(self._costs)
         self.notes = (*self.notes, Note(lane.piece, lane.text.strip() or layout.reply(layout.WAIT)))
         self._noted()

@@ -27,7 +27,7 @@ class ThoughtLane:
         self.work = work
         self.piece = piece
         self.text = ""
-        self.tokens = 0
+        self.wasted = 0
         self.done: Done | None = None
         self._revision = revision
         self._ended = ended
@@ -37,7 +37,7 @@ class ThoughtLane:
         while self.done is None and (chunk := self.work.take()) is not None:
             if isinstance(chunk, TokenChunk):
                 self.text += chunk.text
-                self.tokens += len(chunk.token_ids)
+                self.wasted += len(chunk.token_ids)
             elif isinstance(chunk, Done):
                 self.done = chunk
                 self._ended(self, chunk)

@@ -86,6 +86,7 @@ class Turn:
         """The turn goes on without this job."""
         lane.work.cancel()
         if lane in self._lanes:
+            self.outcome.waste(lane.wasted)
             self._lanes.remove(lane)
 
     def seal(self) -> None:
@@ -99,6 +100,7 @@ class Turn:
             self._reason = reason
             self._error = error or self._error
         for lane in self._lanes:
+            self.outcome.waste(lane.wasted)
             lane.work.cancel()
         self._lanes.clear()
         self._wake()

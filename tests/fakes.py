@@ -223,11 +223,15 @@ class FakeLink:
             callback(self.is_up)
 
 
-def tokens(text: str, revision: int = 0) -> list[Chunk]:
-    """One chunk a word, spaces kept."""
+def tokens(text: str, revision: int = 0, wasted: int = 0) -> list[Chunk]:
+    """One chunk a word, spaces kept. wasted: what the last one says of it."""
     words = [word + " " for word in text.split(" ")]
     words[-1] = words[-1][:-1]
-    return [TokenChunk(word, (index,), revision) for index, word in enumerate(words)]
+    places = range(wasted - len(words) + 1, wasted + 1)
+    return [
+        TokenChunk(word, (index,), revision, wasted=max(0, place))
+        for index, (word, place) in enumerate(zip(words, places, strict=True))
+    ]
 
 
 def audio(start_ms: int, length_ms: int, sample_rate: int = 16_000) -> AudioChunk:

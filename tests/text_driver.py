@@ -102,6 +102,7 @@ class Driver:
     pipeline: TextPipeline
     jobs: list[Job] = field(default_factory=list)
     emitted: dict[int, list[object]] = field(default_factory=dict)
+    _prepared: dict[int, object] = field(default_factory=dict)
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
 
     def admit(
@@ -129,7 +130,9 @@ class Driver:
         ahead: int = 0,
         notes: tuple[Message, ...] = (),
     ) -> None:
-        prepared = self.pipeline.prepare(job.request, PromptRevision(number, text, final, ahead, notes))
+        revision = PromptRevision(number, text, final, ahead, notes)
+        prepared = self.pipeline.prepare(job.request, revision, self._prepared.get(job.id))
+        self._prepared[job.id] = prepared
         self.pipeline.update(job, prepared)
 
     def submit(self, text: str, sampling: Sampling | None = None, **admit: Any) -> Job:

@@ -9,11 +9,16 @@ Item = TypeVar("Item")
 
 
 def common_prefix(left: Sequence[Item], right: Sequence[Item]) -> int:
-    """Length of the longest common beginning."""
-    for place, (a, b) in enumerate(zip(left, right, strict=False)):
-        if a != b:
-            return place
-    return min(len(left), len(right))
+    """Length of the longest common beginning of two of a type; by bisection, since prompts may be long."""
+    assert type(left) is type(right), "slices of different types are never equal"
+    same, end = 0, min(len(left), len(right))
+    while same < end:
+        middle = (same + end + 1) // 2
+        if left[same:middle] == right[same:middle]:
+            same = middle
+        else:
+            end = middle - 1
+    return same
 
 
 def next_draft(answer: Sequence[Item], draft: Sequence[Item]) -> list[Item]:

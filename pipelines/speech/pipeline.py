@@ -79,7 +79,9 @@ class SpeechPipeline:
     def info(self) -> ModelInfo:
         return self._info
 
-    def prepare(self, request: Request, value: Input | None) -> SpeechRequest | SpeechText:
+    def prepare(
+        self, request: Request, value: Input | None, before: object = None
+    ) -> SpeechRequest | SpeechText:
         """Off the executor thread: what can be checked without state.
 
         Raises: InvalidRequest naming the field and its limits, NotFound naming the voices.

@@ -73,7 +73,9 @@ class TranscriberPipeline:
     def info(self) -> ModelInfo:
         return self._info
 
-    def prepare(self, request: Request, value: Input | None) -> TranscribeRequest | SpeechAudio:
+    def prepare(
+        self, request: Request, value: Input | None, before: object = None
+    ) -> TranscribeRequest | SpeechAudio:
         """Off the executor thread: what can be checked without state.
 
         Raises: InvalidRequest naming the field and its limits, Unsupported naming the languages.

@@ -40,8 +40,10 @@ class Committer:
             return []
         state.table.append(count)
         state.drafted += len(draft)
-        if drawn and drawn[0].finite and self.index is not None and not state.drawn:
-            state.publish(self.index)
+        if drawn and drawn[0].finite:
+            state.sound = state.table.length
+            if self.index is not None and state.final and not state.drawn:
+                state.publish(self.index, state.table.length)
         said = Piece()
         for place, token in enumerate(drawn[: right + 1]):
             if not token.finite:
@@ -95,10 +97,10 @@ class Committer:
             return []
         ids = tuple(token.id for token in piece.tokens)
         if not state.sampling.logprobs:
-            return [TokenChunk(piece.text, ids, state.revision)]
+            return [TokenChunk(piece.text, ids, state.revision, wasted=state.wasted)]
         logprobs = tuple(token.logprob for token in piece.tokens)
         top = tuple(tuple((self._text(i), log) for i, log in token.top) for token in piece.tokens)
-        return [TokenChunk(piece.text, ids, state.revision, logprobs, top)]
+        return [TokenChunk(piece.text, ids, state.revision, logprobs, top, state.wasted)]
 
     def _text(self, token: int) -> str:
         return self.tokenizer.content(token).decode(errors="replace")

@@ -159,4 +159,4 @@ class _Words:
         self._tokenizer = tokenizer
 
     def __call__(self, text: str | bytes) -> list[int]:
-        return self._tokenizer.encode(text if isinstance(text, str) else text.decode())
+        return self._tokenizer.encode(text if isinstance(text, str) else text.decode()).ids

@@ -115,7 +115,7 @@ class TextPipeline:
     def info(self) -> ModelInfo:
         return self._info
 
-    def prepare(self, request: Request, value: Input | None) -> object:
+    def prepare(self, request: Request, value: Input | None, before: object = None) -> object:
         """The checked request, or a revision as token ids. Thread-safe.
 
         Raises: InvalidRequest, Unsupported.
@@ -127,7 +127,8 @@ class TextPipeline:
             return PreparedRequest(request, self._constraints.of(request.sampling))
         if not isinstance(value, PromptRevision):
             raise InvalidRequest("input", "a text model takes prompt revisions")
-        return prepare_prompt(self._tokenizer, request, value, self._config.context)
+        known = before.encoded if isinstance(before, PreparedPrompt) else None
+        return prepare_prompt(self._tokenizer, request, value, self._config.context, known)
 
     def admit(self, job: Job, prepared: object) -> None:
         """Raises: Exhausted when `max_jobs` are admitted. Those that run ahead of their commit count against
@@ -155,6 +156,9 @@ class TextPipeline:
         state = _state(job)
         state.revise(prepared)
         if self._memory.index is not None:
+            # What stood through a revision. Of the rest, the template's closing tokens among it, blocks would
+            # go on lying between those of this prompt.
+            state.publish(self._memory.index, state.sound)
             state.adopt(self._memory.index)
         if prepared.final:
             state.reused = min(state.cached, state.prompt_length)
@@ -253,7 +257,7 @@ class TextPipeline:
         del self._admitted[job.id]
         state = _state(job)
         if self._memory.index is not None and state.drawn and not state.broken:
-            state.publish(self._memory.index)
+            state.publish(self._memory.index, state.table.length)
         self._drafting.leave(state)
         state.table.free()
         state.moved = None

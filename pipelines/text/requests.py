@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import InvalidRequest
 from pipelines.messages import Message, PromptRevision, Sampling, TextRequest
 from pipelines.text.constraint import Constraint
+from pipelines.text.encoding import Encoded
 from pipelines.text.tokenizer import ChatTokenizer
 
 ROLES = ("system", "user", "assistant")
@@ -20,13 +22,15 @@ MAX_STOP_LENGTH = 64
 class PreparedPrompt:
     """One revision as token ids; without what may still change, where it is neither final nor to be answered.
 
-    ahead: how many tokens of an answer may be generated before the commit.
+    ahead: how many tokens of an answer may be generated before the commit. encoded: what the next revision
+    need not encode again.
     """
 
     number: int
-    ids: tuple[int, ...]
+    ids: Sequence[int]
     final: bool
     ahead: int = 0
+    encoded: Encoded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,13 @@ def _between(name: str, value: float, low: float, high: float, *, above: bool = 
 
 
 def prepare_prompt(
-    tokenizer: ChatTokenizer, request: TextRequest, revision: PromptRevision, context: int
+    tokenizer: ChatTokenizer,
+    request: TextRequest,
+    revision: PromptRevision,
+    context: int,
+    known: Encoded | None = None,
 ) -> PreparedPrompt:
-    """The revision in the model's chat template, tokenised.
+    """The revision in the model's chat template, tokenised. known: the revision before it.
 
     Raises: InvalidRequest for an empty final prompt, and for one that leaves no room for an answer.
     """
@@ -86,8 +94,10 @@ def prepare_prompt(
         raise InvalidRequest("prompt", f"{characters} characters are more than {context} tokens can hold")
     messages = [*before, Message("user", revision.text)]
     if not revision.final and not revision.answer_tokens:
-        return PreparedPrompt(revision.number, tuple(tokenizer.encode_open(messages)[: context - 1]), False)
-    ids = tokenizer.encode(tokenizer.render(messages))
-    if len(ids) >= context:
-        raise InvalidRequest("prompt", f"{len(ids)} tokens with its history; the limit is {context - 1}")
-    return PreparedPrompt(revision.number, tuple(ids), revision.final, revision.answer_tokens)
+        encoded, kept = tokenizer.encode_open(messages, known)
+        return PreparedPrompt(revision.number, encoded.ids[: min(kept, context - 1)], False, 0, encoded)
+    encoded = tokenizer.encode(tokenizer.render(messages), known)
+    count = len(encoded.ids)
+    if count >= context:
+        raise InvalidRequest("prompt", f"{count} tokens with its history; the limit is {context - 1}")
+    return PreparedPrompt(revision.number, encoded.ids, revision.final, revision.answer_tokens, encoded)

@@ -15,6 +15,7 @@ from pipelines.text.constraint import Constraint
 from pipelines.text.kv_cache import BLOCK, BlockTable
 from pipelines.text.prefix_index import PrefixIndex, next_key
 from pipelines.text.requests import PreparedPrompt
+from pipelines.text.speculation.copying import CopyFromContext
 from pipelines.text.speculation.drafters import JobDrafters
 from pipelines.text.speculation.model_drafter import DraftRow
 from pipelines.text.stream import TextStream
@@ -31,9 +32,10 @@ class TextState:
     committed. ahead: before that, how many tokens of an answer to it as it stands may be generated.
     ending: why the answer ends, as long as nobody may be told. early: tokens generated ahead, not those
     that a revision took over; kept: those that the committed answer took over. draft: what is known of the
-    answer from earlier revisions. broken: the model computed NaN, so nobody may use this KV. doubted: it
-    computed NaN where drafts were checked, so the row runs without any. given: tokens that the answer may
-    resemble. drafters: follow the tokens, from the first drawn one on.
+    answer from earlier revisions. sound: a token drawn behind so many was finite. broken: the model computed
+    NaN, so nobody may use this KV. doubted: it computed NaN where drafts were checked, so the row runs
+    without any. given: tokens that the answer may
+    resemble. drafters: follow the tokens, from the first drawn one on; copying outlives revisions.
     draft_row: the small model's, where there is one.
     """
 
@@ -51,12 +53,14 @@ class TextState:
     kept: int = 0
     draft: list[int] = field(default_factory=list)
     finished: bool = False
+    sound: int = 0
     broken: bool = False
     doubted: bool = False
     reused: int = 0
     rolled_back: int = 0
     given: tuple[int, ...] = ()
     drafters: JobDrafters | None = None
+    copying: CopyFromContext | None = None
     draft_row: DraftRow | None = None
     constraint: Constraint | None = None
     moved: Moved | None = None
@@ -102,7 +106,8 @@ class TextState:
         if prompt.final and self.ahead and prompt.number == self.revision:
             self.drafted = self.accepted = self.kept = self.drawn
             return
-        self._crop(prompt)
+        ids = list(prompt.ids)
+        self._crop(ids, answered=bool(prompt.final or prompt.ahead))
         self.draft = next_draft(self.tokens[self.prompt_length :], self.draft)
         if self.drawn:
             self.stream = self.stream.fresh()
@@ -110,18 +115,20 @@ class TextState:
                 self.constraint.restart()
         if prompt.final:
             self.drafted = self.accepted = 0
-        self.tokens = list(prompt.ids)
+        self.tokens = ids
         self.prompt_length = len(self.tokens)
         self.revision, self.ahead, self.ending = prompt.number, prompt.ahead, None
         self.expect(self.draft)
 
-    def _crop(self, prompt: PreparedPrompt) -> None:
+    def _crop(self, ids: list[int], answered: bool) -> None:
         cached = self.cached
-        common = common_prefix(self.tokens[:cached], prompt.ids)
+        common = common_prefix(self.tokens[:cached], ids)
+        if self.copying is not None:
+            self.copying.rewind(common)
         self.rolled_back += max(0, min(cached, self.prompt_length) - common)
         # The last prompt token is computed again even where its KV exists: the answer needs its logits.
-        answered = prompt.final or prompt.ahead
-        left = min(common, len(prompt.ids) - 1) if answered else common
+        left = min(common, len(ids) - 1) if answered else common
+        self.sound = min(self.sound, left)
         if self.moved is not None:
             self.moved = self.moved.cropped(left)
         else:
@@ -137,13 +144,13 @@ class TextState:
             self.table.adopt(block)
             self.keys.append(key)
 
-    def publish(self, index: PrefixIndex) -> None:
-        """Let other jobs of the tenant use the KV that is cached now."""
+    def publish(self, index: PrefixIndex, tokens: int) -> None:
+        """Let other jobs of the tenant use the KV of at most the first so many tokens."""
         blocks = self.table.blocks
         chain: list[tuple[bytes, int]] = []
-        for number in range(len(self.keys) - 1, self.table.length // BLOCK):
-            tokens = self.tokens[number * BLOCK : (number + 1) * BLOCK]
-            self.keys.append(next_key(self.keys[-1], tokens))
+        for number in range(len(self.keys) - 1, min(tokens, self.table.length) // BLOCK):
+            content = self.tokens[number * BLOCK : (number + 1) * BLOCK]
+            self.keys.append(next_key(self.keys[-1], content))
             chain.append((self.keys[-1], blocks[number]))
         index.publish(chain)
 
@@ -165,6 +172,11 @@ class TextState:
         """The answer's tokens, from its first on, may be these or resemble them: they become its draft."""
         self.given = tuple(answer)
         self.drafters = None
+
+    @property
+    def wasted(self) -> int:
+        """Tokens generated ahead that the committed answer, as far as it goes, does not have."""
+        return max(0, self.early - self.kept)
 
     def account(self, again: bool) -> None:
         """A token has been said. again: an earlier answer had it, and it was checked instead of generated."""
@@ -209,5 +221,5 @@ class TextState:
             drafted_tokens=self.drafted,
             accepted_tokens=self.accepted,
             rolled_back_tokens=self.rolled_back,
-            wasted_tokens=max(0, self.early - self.kept),
+            wasted_tokens=self.wasted,
         )

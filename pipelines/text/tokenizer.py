@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from pipelines.errors import InvalidRequest, ModelBroken, Unsupported
 from pipelines.messages import Message
 from pipelines.text.config import read_json
+from pipelines.text.encoding import Encoded, Encoder
 
 _END = "\uf8ff"
 
@@ -44,6 +45,7 @@ class ChatTokenizer:
         self.strips_space = any(
             d.get("type") == "Strip" and d.get("start") for d in _decoders(raw.get("decoder"))
         )
+        self._encoder = Encoder(self._tokenizer, raw, special=self._template is None)
         self._longest = max((len(piece) for piece in self._bytes), default=1)
 
     def content(self, token: int) -> bytes:
@@ -68,14 +70,14 @@ class ChatTokenizer:
         except jinja2.TemplateError as error:
             raise InvalidRequest("history", f"the model's chat template refuses it: {error}") from error
 
-    def encode(self, rendered: str) -> list[int]:
-        """Token ids; templates write special tokens themselves."""
-        ids: list[int] = self._tokenizer.encode(rendered, add_special_tokens=self._template is None).ids
-        return ids
+    def encode(self, rendered: str, before: Encoded | None = None) -> Encoded:
+        """Token ids; templates write special tokens themselves. before: of a text that begins alike."""
+        return self._encoder.encode(rendered, before)
 
-    def encode_open(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation whose last message is still being written: without the template's
-        closing tokens, the last word, and the token before it, all of which may still change."""
+    def encode_open(self, messages: Sequence[Message], before: Encoded | None = None) -> tuple[Encoded, int]:
+        """A conversation whose last message is still being written, and how many of its tokens stand before
+        the last word, the token in front of it and the template's closing tokens, all of which may still
+        change."""
         rendered = self.render(messages)
         last = messages[-1]
         marked = self.render([*messages[:-1], Message(last.role, last.content + _END)])
@@ -83,15 +85,10 @@ class ChatTokenizer:
         end = len(rendered) - closing
         begin = max(0, end - len(last.content))
         word = max((rendered.rfind(space, begin, end) for space in (" ", "\n", "\t")), default=-1)
-        encoding = self._tokenizer.encode(rendered, add_special_tokens=self._template is None)
+        encoded = self.encode(rendered, before)
         limit = word if word >= begin else begin
-        keep = 0
-        for _, right in encoding.offsets:
-            if right > limit:
-                break
-            keep += 1
-        ids: list[int] = encoding.ids[: keep - 1 if word >= begin else keep]
-        return ids
+        keep = next((place for place, end in enumerate(encoded.ends) if end > limit), len(encoded.ends))
+        return encoded, max(0, keep - 1) if word >= begin else keep
 
 
 def _template(folder: Path) -> tuple[jinja2.Template | None, dict[str, Any]]:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from pipelines.contract import Pipeline
 from pipelines.errors import NotFound, UpbeatError
 from pipelines.messages import Cancel, Down, Playback, Request, Submit, Update
 from server.executor.guard import guarded
 from server.executor.inbox import Arrival
+
+
+@dataclass(slots=True)
+class _Known:
+    """A running job. latest: what its last input was prepared to."""
+
+    pipeline: Pipeline
+    request: Request
+    latest: object
 
 
 class Intake:
@@ -20,7 +30,7 @@ class Intake:
     def __init__(self, pipelines: Mapping[str, Pipeline], post: Callable[[Arrival], None]) -> None:
         self._pipelines = pipelines
         self._post = post
-        self._requests: dict[int, tuple[Pipeline, Request]] = {}
+        self._requests: dict[int, _Known] = {}
 
     def take(self, message: Down) -> None:
         """Prepare the message and post it, or its error, to the executor."""
@@ -41,8 +51,8 @@ class Intake:
         if isinstance(message, Update) and not isinstance(message.input, Playback):
             known = self._requests.get(message.job_id)
             if known is not None:
-                pipeline, request = known
-                return Arrival(message, pipeline.prepare(request, message.input))
+                known.latest = known.pipeline.prepare(known.request, message.input, known.latest)
+                return Arrival(message, known.latest)
         return Arrival(message)
 
     def _submit(self, message: Submit) -> Arrival:
@@ -51,5 +61,5 @@ class Intake:
             raise NotFound(f"model: there is no model {message.pipeline!r}", field="model")
         prepared = pipeline.prepare(message.request, None)
         first = pipeline.prepare(message.request, message.first) if message.first is not None else None
-        self._requests[message.job_id] = (pipeline, message.request)
+        self._requests[message.job_id] = _Known(pipeline, message.request, first)
         return Arrival(message, prepared, first)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pipelines.messages import Done, TokenChunk
+from pipelines.messages import Done, TextRequest, TokenChunk
+from pipelines.simultaneous.policies import policy
 from server.admission import Admission
 from server.attachment import Attachment
 from server.dispatch import Dispatcher
 from server.events import Event, TurnDone
-from server.plan import Plan
+from server.foresight import TICK_PER_CHAR_S, TICK_S
+from server.plan import Ahead, Mode, Plan
 from server.replay import ReplayBudget
 from server.session import Session, SessionLimits
 from server.sessions import Sessions
@@ -62,6 +64,28 @@ def drawing(**plan: Any) -> Bench:
 
 def listening(**plan: Any) -> Bench:
     return Bench(None, transcription=EAR, audio_sample_rate=16_000, **plan)
+
+
+def answering(name: str = "wait_k=1", *, emit: bool = False, jobs: int = 9, **plan: Any) -> Bench:
+    """Reads along with the policy `name`."""
+    ahead = Ahead(mode=Mode.ANSWER_AHEAD, policy=policy(name, ""), emit_before_commit=emit)
+    return Bench(None, jobs=jobs, ahead=ahead, **plan)
+
+
+def thinking(**plan: Any) -> Bench:
+    """Thinks ahead, and shows its thoughts."""
+    return Bench(None, ahead=Ahead(mode=Mode.THINK_AHEAD, thoughts=True), **plan)
+
+
+def typed(on: Bench, text: str) -> None:
+    """And the time passes that edits are gathered for."""
+    on.session.append(text)
+    on.clock.advance(TICK_S + TICK_PER_CHAR_S * 200)
+
+
+def inputs(on: Bench, kind: type = TextRequest, number: int = 0) -> list[Any]:
+    """What the device was sent of the job that was submitted as `number`."""
+    return on.link.inputs(on.link.submitted(kind)[number].job_id)
 
 
 def said(events: list[Event]) -> str:

@@ -49,8 +49,15 @@ class JobDrafters:
     """Asks one job's drafters and believes the one that promises most. Owner: the executor thread, through
     the job's state."""
 
-    def __init__(self, drafters: Sequence[Drafter], model: ModelDrafter | None = None) -> None:
+    def __init__(
+        self,
+        drafters: Sequence[Drafter],
+        model: ModelDrafter | None = None,
+        copying: CopyFromContext | None = None,
+    ) -> None:
+        """copying: the one of the drafters that a revision of the prompt need not begin anew."""
         self.model = model
+        self.copying = copying
         self._drafters = drafters if model is None else (*drafters, model)
         self._offers: list[Draft] = []
         self._followed = -1
@@ -91,13 +98,16 @@ def job_drafters(
     experience: Experience,
     given: Sequence[int],
     row: DraftRow | None = None,
+    copying: CopyFromContext | None = None,
 ) -> JobDrafters:
-    """Those of `names` that have something to go by; row: the small model's, where there is one."""
+    """Those of `names` that have something to go by; row: the small model's, where there is one; copying:
+    what has followed an earlier form of the prompt."""
     made: list[Drafter] = []
     if "given" in names and given:
         made.append(GivenText(given, Rates(COPY_GRADES, experience.given)))
     if "copy" in names:
-        made.append(CopyFromContext(vocab, Rates(COPY_GRADES, experience.copy)))
+        copying = copying or CopyFromContext(vocab, Rates(COPY_GRADES, experience.copy))
+        made.append(copying)
     if "ngrams" in names:
         made.append(NgramDrafter(experience.ngrams))
-    return JobDrafters(made, ModelDrafter(row, experience.model) if row is not None else None)
+    return JobDrafters(made, ModelDrafter(row, experience.model) if row is not None else None, copying)

@@ -95,7 +95,10 @@ class Drafting:
             return (), ()
         if state.drafters is None:
             experience = self._experiences.of(state.keys[0])
-            state.drafters = job_drafters(self._names, self._vocab, experience, state.given, state.draft_row)
+            state.drafters = job_drafters(
+                self._names, self._vocab, experience, state.given, state.draft_row, state.copying
+            )
+            state.copying = state.drafters.copying
         offer = state.drafters.follow(state.tokens, state.prompt_length)
         if state.constraint is not None:
             offer = allowed(offer, state.constraint)

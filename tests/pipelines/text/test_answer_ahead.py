@@ -12,6 +12,7 @@ from pipelines.contract import Job
 from pipelines.errors import Exhausted
 from pipelines.messages import Done, FinishReason, Message, Sampling, TokenChunk
 from pipelines.simultaneous.alignment import common_prefix
+from pipelines.text.kv_cache import BLOCK
 from pipelines.text.settings import TextSettings
 from tests.text_driver import Driver
 
@@ -132,6 +133,8 @@ def test_what_was_generated_for_nothing_is_counted(drive: Drive) -> None:
     driver.revise(job, 2, TEXT, final=True)
     driver.drain()
     assert driver.done(job).usage.wasted_tokens == 5 - agreeing(driver, job, 5)
+    told = [chunk.wasted for chunk in driver.chunks(job) if isinstance(chunk, TokenChunk)]
+    assert (max(told), told[-1]) == (5, 5 - agreeing(driver, job, 5))
 
 
 def agreeing(driver: Driver, job: Job, most: int) -> int:
@@ -206,3 +209,40 @@ def test_a_slice_that_only_ends_an_answer_teaches_the_cost_models_nothing(drive:
     assert batch is not None
     driver.finish(batch)
     driver.pipeline.observe(batch, 0.01)
+
+
+def test_a_prompt_that_grows_under_its_answers_lies_in_one_piece_and_is_shared(drive: Drive) -> None:
+    driver = drive()
+    words = [
+        "where",
+        "is",
+        "the",
+        "naïve",
+        "fox",
+        "and",
+        "what",
+        "does",
+        "it",
+        "eat,",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+    ]
+    job = driver.admit(Sampling(max_tokens=4))
+    for number in range(1, len(words)):
+        driver.revise(job, number, " ".join(words[:number]) + " ", ahead=4)
+        driver.drain()
+    index = driver.pipeline._memory.index
+    assert index is not None
+    assert len(job.state.table.blocks) > 2
+    assert isinstance(job.state.table.places(0, job.state.table.length), slice)
+    assert len(index) == job.state.sound // BLOCK or len(index) == job.state.sound // BLOCK - 1
+    driver.revise(job, len(words), " ".join(words), final=True)
+    driver.drain()
+    twin = driver.submit(" ".join(words), Sampling(max_tokens=4))
+    driver.drain()
+    assert twin.state.reused >= BLOCK
+    assert driver.tokens(twin) == driver.tokens(job)

@@ -84,7 +84,7 @@ class Simulation:
         self.states.remove(state)
 
     def publish(self, state: TextState, _: int) -> None:
-        state.publish(self.index)
+        state.publish(self.index, state.table.length)
 
     def adopt(self, state: TextState, amount: int) -> None:
         state.tokens = [

@@ -46,6 +46,20 @@ def test_copies(tokens: list[int], guess: list[int]) -> None:
     assert list(at_once.propose(8).tokens) == list(in_steps.propose(8).tokens) == guess
 
 
+def test_a_rewound_index_is_one_of_the_other_tokens() -> None:
+    rng = random.Random(2)
+    kept, tokens = copier(), list[int]()
+    for _ in range(200):
+        length = rng.randrange(len(tokens) + 1)
+        tokens = tokens[:length] + rng.choices(range(3), k=rng.randrange(6))
+        kept.rewind(length)
+        kept.follow(tokens, 0)
+        fresh = copier()
+        fresh.follow(tokens, 0)
+        assert (kept._after, kept._keys) == (fresh._after, fresh._keys)
+        assert kept.propose(0).place == len(tokens)
+
+
 def test_a_copy_is_surer_the_longer_it_has_agreed() -> None:
     drafter = copier()
     tokens = [*range(20), *range(GAMMA)]
