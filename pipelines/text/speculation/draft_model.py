@@ -93,6 +93,9 @@ class DraftModel:
     def run(self, batch: Batch) -> Iterator[None]:
         """One slice; commits each row's KV and what was drafted for it."""
         work: DraftWork = batch.work
+        for job, most in zip(batch.rows, work.most, strict=True):
+            reserved = self.reserve(_state(job), most)
+            assert reserved, "the plan has reserved this"
         guesses = [
             _Guess(_state(job), most, chances)
             for job, most, chances in zip(batch.rows, work.most, work.chances, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,18 @@ def test_suspended_slices_draft_the_same(asking: Asking) -> None:
         found.append([job.state.draft_row.drafted for job in jobs])
     assert found[0] == found[1]
     assert all(found[0])
+
+
+def test_recorded_batches_are_done_again_without_a_plan(asking: Asking) -> None:
+    """As a replay does: `run` reserves what the plan has reserved."""
+    how = Sampling(max_tokens=40)
+    driver, again = asking(), asking()
+    job, twin = driver.submit(LONG, how), again.submit(LONG, how)
+    batches = run(driver)
+    assert KIND in kinds(batches)
+    for batch in batches:
+        again.finish(replace(batch, rows=(twin,)))
+    assert again.tokens(twin) == driver.tokens(job)
 
 
 def test_a_long_prompt_is_caught_up_with_points_between(asking: Asking) -> None:
