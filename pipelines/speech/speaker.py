@@ -92,6 +92,12 @@ class Speaker(Protocol):
         ...
 
     @property
+    def rows_at_once(self) -> int:
+        """How many rows `chunk` takes in one call of the model, in which a further row costs a part of the
+        first; 1 where each has a call of its own."""
+        ...
+
+    @property
     def voices(self) -> tuple[str, ...]:
         """Names that `Clause.voice` may take, at least one."""
         ...

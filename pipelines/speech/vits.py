@@ -117,6 +117,10 @@ class VitsSpeaker:
         return round(CHUNK_S * self.sample_rate)
 
     @property
+    def rows_at_once(self) -> int:
+        return 1
+
+    @property
     def voices(self) -> tuple[str, ...]:
         """The numbers of the folder's speakers."""
         return tuple(str(number) for number in range(self.config.num_speakers))

@@ -119,6 +119,10 @@ class EmbeddedVoice:
         return self._config.chunk_samples
 
     @property
+    def rows_at_once(self) -> int:
+        return SPEAK_ROWS
+
+    @property
     def voices(self) -> tuple[str, ...]:
         return self._config.voices
 

@@ -43,6 +43,7 @@ class FakeSpeaker:
     sample_rate = SAMPLE_RATE
     chunk_samples = CHUNK
     voices = ("anna", "bert")
+    rows_at_once = 1
 
     def __init__(self, broken: bool = False) -> None:
         self.broken = broken

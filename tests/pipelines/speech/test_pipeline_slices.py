@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.contract import Emission, Job
-from pipelines.messages import Failed, FinishReason, SpeechRequest
+from pipelines.messages import Failed, FinishReason, JobClass, SpeechRequest
 from pipelines.speech.settings import SpeechSettings
 from pipelines.speech.spoken import SpokenState
 from tests.pipelines.speech.fake_speaker import FakeSpeaker
@@ -90,6 +90,30 @@ def test_slices_with_and_without_the_decoder_are_told_apart() -> None:
     letters = 2.0 * len(OTHERS[1])
     assert kinds[0][0] == "acoustic" and kinds[0][1] <= letters
     assert kinds[1:] == [("audio", 2.0), ("frames", 5.2), ("frames", 3.6), ("audio", 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("urgent", "at_once", "rows"), [(1, 4, 4), (3, 4, 4), (4, 4, 4), (5, 4, 8), (1, 1, 1)]
+)
+def test_who_is_less_urgent_takes_free_places(urgent: int, at_once: int, rows: int) -> None:
+    """Only the places in a call of the model that is made anyway, and none where a first sound is awaited."""
+    speaker = FakeSpeaker()
+    pipeline = pipeline_of(speaker)
+    jobs = [admitted(pipeline, number) for number in range(12)]
+    for job in jobs:
+        say(pipeline, job, OTHERS[1])
+    for _ in range(2):
+        batch = planned(pipeline, jobs)
+        assert batch is not None and len(batch.rows) == len(jobs)
+        list(pipeline.run(batch))
+    speaker.rows_at_once = at_once
+    for job in jobs[urgent:]:
+        job.rank = JobClass.INTERACTIVE
+    batch = planned(pipeline, jobs)
+    assert batch is not None and batch.rows == tuple(jobs[:rows])
+    jobs[0].state.samples = 0
+    batch = planned(pipeline, jobs)
+    assert batch is not None and batch.rows == tuple(jobs[:urgent])
 
 
 def test_rows_of_a_batch_equal_each_alone() -> None:
