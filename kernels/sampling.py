@@ -83,13 +83,14 @@ def draw(logits: Tensor, rows: Sequence[RowSampling]) -> list[Drawn]:
     elif drawing:
         places = upload(drawing, torch.int64, logits.device)
         chosen[places] = _drawn_ids(logits[places], [rows[i] for i in drawing])
-    columns = [chosen.double().unsqueeze(1), peak.double().unsqueeze(1)]
+    made = torch.stack((chosen, peak.double()), dim=1)
     alternatives = max(row.logprobs for row in rows)
     if alternatives >= 0:
         logged = logits.log_softmax(-1)
         top = logged.topk(min(alternatives, logits.shape[-1]), dim=-1)
-        columns += [logged.gather(1, chosen.unsqueeze(1)).double(), top.indices.double(), top.values.double()]
-    table = torch.cat(columns, dim=1).tolist()
+        told = (logged.gather(1, chosen.unsqueeze(1)), top.indices, top.values)
+        made = torch.cat((made, *told), dim=1)
+    table = made.tolist()
     return [_drawn(values, row, alternatives) for values, row in zip(table, rows, strict=True)]
 
 

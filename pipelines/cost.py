@@ -5,15 +5,15 @@ the slices seen there; between points time is linear, so that what a slice costs
 scaled with it. `level` follows how slow the device is just now (cores are shared, clocks change) and is
 taken out of what the points keep; the
 spread of what was observed around the prediction gives the p90. All sorting is done when a slice is
-observed: an estimate takes a few microseconds, since a plan asks for many.
+observed, and then only of what it changed: an estimate takes a microsecond, since a plan asks for many.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import deque
-from statistics import median
+from dataclasses import dataclass
 
 from pipelines.contract import Batch, Estimate
 
@@ -39,15 +39,47 @@ class CostModel:
         self._kinds.setdefault(batch.kind, _Kind()).observe(max(batch.units, 1e-9), device_ms)
 
 
+class _Sorted:
+    """The last `most` numbers, kept in order."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._latest: deque[float] = deque()
+        self._ordered: list[float] = []
+        self.median = 0.0
+
+    def add(self, number: float) -> None:
+        """In place of the oldest, where there are enough."""
+        ordered = self._ordered
+        if len(ordered) == self._most:
+            del ordered[bisect_left(ordered, self._latest.popleft())]
+        self._latest.append(number)
+        insort(ordered, number)
+        half = len(ordered) // 2
+        self.median = ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+    def at(self, share: float) -> float:
+        """The number below which `share` of them lie."""
+        return self._ordered[int(len(self._ordered) * share)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """What was seen of one power of two of units."""
+
+    units: _Sorted
+    ms: _Sorted
+
+
 class _Kind:
     """One kind of slice."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, deque[tuple[float, float]]] = {}
+        self._points: dict[int, _Point] = {}
         self._units: list[float] = []
         self._ms: list[float] = []
         self._level = 1.0
-        self._spread: deque[float] = deque(maxlen=SPREAD_WINDOW)
+        self._spread = _Sorted(SPREAD_WINDOW)
         self._p90 = 1.0
 
     def estimate(self, units: float) -> Estimate:
@@ -56,14 +88,18 @@ class _Kind:
 
     def observe(self, units: float, ms: float) -> None:
         bucket = max(0, math.ceil(math.log2(max(units, 1.0))))
-        if bucket in self._seen:
+        point = self._points.get(bucket)
+        if point is None:
+            point = self._points[bucket] = _Point(_Sorted(WINDOW), _Sorted(WINDOW))
+        else:
             ratio = min(4.0, max(0.25, ms / max(self._typical(units), 1e-9)))
-            self._spread.append(ratio / self._level)
+            self._spread.add(ratio / self._level)
             self._level += LEVEL_WEIGHT * (ratio - self._level)
-            self._p90 = max(1.0, sorted(self._spread)[len(self._spread) * 9 // 10])
-        self._seen.setdefault(bucket, deque(maxlen=WINDOW)).append((units, ms / self._level))
-        points = [(median(u for u, _ in seen), median(t for _, t in seen)) for seen in self._seen.values()]
-        self._units, self._ms = (list(column) for column in zip(*sorted(points), strict=True))
+            self._p90 = max(1.0, self._spread.at(0.9))
+        point.units.add(units)
+        point.ms.add(ms / self._level)
+        points = sorted((each.units.median, each.ms.median) for each in self._points.values())
+        self._units, self._ms = (list(column) for column in zip(*points, strict=True))
 
     def _typical(self, units: float) -> float:
         """On the line between the two nearest points; outside of them in proportion to the nearest."""

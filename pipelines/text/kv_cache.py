@@ -107,16 +107,18 @@ class BlockTable:
 
         `copy(source, target)` copies one block's KV in all layers.
         """
+        wanted = blocks_for(self.length + tokens) - len(self._blocks)
+        tail = self._shared_tail()
+        if wanted <= 0 and tail is None:
+            return True
         if self.missing(tokens) > self._pool.free:
             return False
-        tail = self._shared_tail()
         if tail is not None:
             (block,) = self._pool.take(1)
             copy(self._blocks[tail], block)
             self._pool.drop(self._blocks[tail])
             self._blocks[tail] = block
             self._renumber()
-        wanted = blocks_for(self.length + tokens) - len(self._blocks)
         if wanted > 0:
             self._extend(self._pool.take(wanted, after=self._blocks[-1] if self._blocks else -1))
         return True

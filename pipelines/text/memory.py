@@ -57,9 +57,11 @@ class KvMemory:
 
     def reserve(self, table: BlockTable, tokens: int) -> bool:
         """Room for `tokens` more; False, and nothing changed but what was kept for later, without it."""
-        short = table.missing(tokens) - self.pool.free
-        if short > 0 and self.index is not None:
-            self.index.shrink(short)
+        if table.reserve(tokens, self._copy_block):
+            return True
+        if self.index is None:
+            return False
+        self.index.shrink(table.missing(tokens) - self.pool.free)
         return table.reserve(tokens, self._copy_block)
 
     def held_alone(self, table: BlockTable) -> int:

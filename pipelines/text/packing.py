@@ -62,12 +62,16 @@ def pack_parts(parts: Sequence[Part], memory: KvMemory) -> Packed:
         positions += range(part.start, end)
         slots += _numbers(part.table.places(part.start, end))
         last += range(len(ids) - part.wanted, len(ids))
+    count = len(ids)
+    width = count + count % 2  # each part begins at a multiple of 16 bytes, as kernels are compiled for
+    filled = [0] * (width - count)
+    numbers = upload([*ids, *filled, *positions, *filled, *slots, *filled, *last], torch.int64, device)
     return Packed(
-        upload(ids, torch.int64, device),
-        upload(positions, torch.int64, device),
-        upload(slots, torch.int64, device),
+        numbers[:count],
+        numbers[width : width + count],
+        numbers[2 * width : 2 * width + count],
         {window: plan_attention(spans, memory.cache[0], window) for window in memory.windows},
-        upload(last, torch.int64, device),
+        numbers[3 * width :],
     )
 
 

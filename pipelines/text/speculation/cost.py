@@ -1,8 +1,10 @@
 """What a slice costs by how many tokens it drafts, measured online.
 
 For each number of rows, steps of drafted tokens keep a moving time. What was not measured lies between its
-neighbours; beyond the last, up to about twice as far, it is taken to cost little more, so that it is tried
-and then known. What was not seen for long is forgotten and tried again. How slow the device is just now
+neighbours; beyond the last, up to about twice as far, a token is taken to cost what one more row costs (both
+are one token more in the same products), and little where only one number of rows is known, so that it is
+tried and then known. Few measurements count for less than that. What was not seen for long is forgotten and
+tried again. How slow the device is just now
 (`level`) is taken out of what is kept: sizes are compared, and each was seen at another moment.
 """
 
@@ -17,6 +19,8 @@ STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 FORGOTTEN = 400
 
 _UNTRIED = 0.01
+# So many measurements count as much as what a row costs.
+_TRUST = 2
 _FIRST = 8
 _WINDOW = 21
 _LEVEL_WEIGHT = 0.25
@@ -51,7 +55,7 @@ class VerifyCost:
 
     def observe(self, rows: int, drafted: int, ms: float) -> None:
         """A slice of `rows` single tokens and `drafted` more has taken so long."""
-        known = self._rows.setdefault(_bucket(rows), _Rows())
+        known = self._rows.setdefault(bucket(rows), _Rows())
         known.slices += 1
         step = known.steps.setdefault(_step(drafted), _Step())
         if step.times:
@@ -64,13 +68,14 @@ class VerifyCost:
     def predict(self, rows: int) -> Callable[[int], float] | None:
         """Milliseconds by drafted tokens; None before so many rows have been measured at all. Where that was
         with drafts only, plain decoding comes next: without it nothing could be compared."""
-        known = self._rows.get(_bucket(rows))
+        known = self._rows.get(bucket(rows))
         if known is None:
             return None
         if 0 not in known.steps:
             return lambda drafted: math.inf if drafted else 1.0
+        each_ms = self._row_ms(bucket(rows))
         if known.curve is None:
-            known.curve = _curve(known)
+            known.curve = _curve(known, each_ms)
         curve, level = known.curve, self._level
 
         def cost_ms(drafted: int) -> float:
@@ -79,7 +84,7 @@ class VerifyCost:
                 last, ms = curve[-1]
                 if drafted > 2 * last + _FIRST:
                     return math.inf
-                return level * ms * (1 + _UNTRIED * (drafted - last))
+                return level * (ms + (drafted - last) * (ms * _UNTRIED if each_ms is None else each_ms))
             right, right_ms = curve[place]
             if right == drafted:
                 return level * right_ms
@@ -88,10 +93,27 @@ class VerifyCost:
 
         return cost_ms
 
+    def _row_ms(self, rows: int) -> float | None:
+        """What one row more or less costs near so many, None where nothing is known of another number."""
+        others = [other for other, known in self._rows.items() if other != rows and 0 in known.steps]
+        if not others:
+            return None
+        other = min(others) if min(others) < rows else max(others)
+        ms = self._rows[rows].steps[0].median() - self._rows[other].steps[0].median()
+        return max(0.0, ms / (rows - other))
 
-def _curve(known: _Rows) -> list[tuple[int, float]]:
+
+def _curve(known: _Rows, each_ms: float | None) -> list[tuple[int, float]]:
+    plain_ms = known.steps[0].median()
+
+    def time_ms(number: int, step: _Step) -> float:
+        if number == 0 or each_ms is None:
+            return step.median()
+        seen = len(step.times)
+        return (seen * step.median() + _TRUST * (plain_ms + number * each_ms)) / (seen + _TRUST)
+
     found = [
-        (number, step.median())
+        (number, time_ms(number, step))
         for number, step in sorted(known.steps.items())
         if number == 0 or known.slices - step.last <= FORGOTTEN
     ]
@@ -106,7 +128,7 @@ def _step(drafted: int) -> int:
     return STEPS[min(bisect_left(STEPS, drafted), len(STEPS) - 1)]
 
 
-def _bucket(rows: int) -> int:
+def bucket(rows: int) -> int:
     """Exact up to four rows, then in steps of a quarter of a power of two."""
     if rows <= 4:
         return rows

@@ -15,8 +15,8 @@ from pipelines.text.speculation.cost import VerifyCost
 LONGEST = 12
 # Asking has to promise this much more than not asking: it is one more slice.
 MARGIN = 1.1
-# Over how many of a row's next tokens its catching up is spread, at most.
-SPREAD = 48
+# Over how many of a row's next tokens its catching up is spread, at most: answers end before their limit.
+SPREAD = 32
 # Before it is measured a pass of the small model is taken to cost so much of one of the large model, and a
 # token that is caught up so much of a pass.
 _PASS = 0.15
@@ -66,12 +66,13 @@ class Without:
 @dataclass(frozen=True, slots=True)
 class Askers:
     """Rows that would ask: how many, mean chance of a token, tokens to catch up in all, tokens that one may
-    still say."""
+    still say. share: what their tokens beyond the plain ones are worth (`goodput.share`)."""
 
     rows: int
     chance: float
     behind: int
     left: int
+    share: float
 
 
 def worth_of_asking(
@@ -89,9 +90,9 @@ def worth_of_asking(
     nobody_ms = cost_ms(without.drafted)
     for length in range(1, LONGEST + 1):
         alive *= askers.chance
-        if askers.rows * alive < best * pass_ms:
+        if askers.rows * askers.share * alive < best * pass_ms:
             break  # nor would any longer one pay
-        said += alive
+        said += askers.share * alive
         checked = askers.rows * length
         check_ms = max(cost_ms(without.drafted + checked), nobody_ms * (1 + _CHECK * checked))
         if check_ms > limit_ms:

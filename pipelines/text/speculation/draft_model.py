@@ -14,14 +14,14 @@ Rules
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kernels import Drawn, draw
+from kernels import draw
 from pipelines.contract import Batch, Job
 from pipelines.errors import ModelBroken
 from pipelines.text.config import ModelConfig, load_config
@@ -105,9 +105,8 @@ class DraftModel:
         while going:
             logits = yield from self._pass(going, every)
             yield None
-            asked = [replace(guess.state.row_sampling(guess.tokens), logprobs=0) for guess in going]
-            for guess, drawn in zip(going, draw(logits, asked), strict=True):
-                guess.take(drawn, self._eos)
+            for guess, (token, share) in zip(going, _drawn(going, logits), strict=True):
+                guess.take(token, share, self._eos)
             going = [guess for guess in going if guess.goes_on]
             if sum(guess.alive for guess in going) < work.worth:
                 break
@@ -136,6 +135,16 @@ class DraftModel:
         return (yield from self._decoder.forward(packed, self._memory.cache, every))
 
 
+def _drawn(guesses: Sequence[_Guess], logits: Tensor) -> Iterable[tuple[int, float]]:
+    """Each row's token, and the probability that the small model gives it; that is NaN or 0 where it computed
+    nonsense."""
+    if all(guess.plain for guess in guesses):
+        shares, chosen = logits.softmax(-1).max(-1)
+        return zip(chosen.tolist(), shares.tolist(), strict=True)
+    asked = [replace(guess.state.row_sampling(guess.tokens), logprobs=0) for guess in guesses]
+    return [(one.id, math.exp(one.logprob) if one.finite else 0.0) for one in draw(logits, asked)]
+
+
 class _Guess:
     """One row of a running slice: `length` tokens have KV, known ones first, then drafted ones."""
 
@@ -144,6 +153,8 @@ class _Guess:
         self.length = _row(state).table.length
         self.tokens: list[int] = []
         self.alive = 1.0
+        # As `RowSampling.plain`, but for grammars, which the small model does not know.
+        self.plain = state.row_sampling().plain
         self._grades: list[int] = []
         self._most = most
         self._chances = chances
@@ -164,13 +175,13 @@ class _Guess:
         self.length += count
         return Part(_row(self.state).table, start, ids, wanted)
 
-    def take(self, drawn: Drawn, eos: frozenset[int]) -> None:
-        """One more drafted token; none at an end, and where the small model computed NaN."""
-        if not drawn.finite or drawn.id in eos:
+    def take(self, token: int, share: float, eos: frozenset[int]) -> None:
+        """One more drafted token; none at an end, and where there is no probability."""
+        if not share > 0 or token in eos:
             self.alive = 0.0
             return
-        grade = confidence_grade(math.exp(drawn.logprob))
-        self.tokens.append(drawn.id)
+        grade = confidence_grade(share)
+        self.tokens.append(token)
         self._grades.append(grade)
         self.alive *= self._chances[grade]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 # A draft ends where all of it being right is less likely than this.
-HOPELESS = 0.02
+HOPELESS = 0.05
 
 _FORGET = 0.9
 _FORGET_SHARED = 0.998
@@ -63,11 +63,16 @@ class Rates:
         self._first_guess = first_guess
         self._right = [0.0] * grades
         self._seen = [0.0] * grades
+        # What is known without what was seen here: of the shared ones their very list, which follows them.
+        self._known: list[float] = shared._chances if shared else [first_guess] * grades
+        self._chances: list[float] = self._known[:]
 
     def chance(self, grade: int) -> float:
         """That a token of this grade is right."""
-        known = self._shared.chance(grade) if self._shared else self._first_guess
-        return (self._right[grade] + _TRUST_SHARED * known) / (self._seen[grade] + _TRUST_SHARED)
+        seen = self._seen[grade]
+        if not seen:
+            return self._known[grade]
+        return (self._right[grade] + _TRUST_SHARED * self._known[grade]) / (seen + _TRUST_SHARED)
 
     def overall(self) -> float:
         """That a token is right, whatever its grade."""
@@ -78,6 +83,7 @@ class Rates:
         """A token of this grade has turned out right or wrong."""
         self._right[grade] = self._right[grade] * self._forget + right
         self._seen[grade] = self._seen[grade] * self._forget + 1
+        self._chances[grade] = self.chance(grade)
         if self._shared is not None:
             self._shared.saw(grade, right)
 

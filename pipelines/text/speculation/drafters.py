@@ -14,6 +14,7 @@ from pipelines.text.speculation.drafter import COPY_GRADES, Draft, Drafter, Rate
 from pipelines.text.speculation.given import GivenText
 from pipelines.text.speculation.model_drafter import DraftRow, ModelDrafter, ModelScope
 from pipelines.text.speculation.ngrams import NgramDrafter, NgramTable
+from pipelines.text.speculation.patience import Patience, Stake
 
 DRAFTERS = ("given", "copy", "ngrams")
 SCOPES = 32
@@ -21,13 +22,15 @@ MOST = 32
 
 
 class Experience:
-    """What one tenant's scope has taught: acceptance by drafter, and the table of what follows what."""
+    """What one tenant's scope has taught: acceptance by drafter, the table of what follows what, and whether
+    asking pays."""
 
     def __init__(self) -> None:
         self.given = Rates(COPY_GRADES, first_guess=0.9)
         self.copy = Rates(COPY_GRADES)
         self.ngrams = NgramTable()
         self.model = ModelScope()
+        self.patience = Patience()
 
 
 class Experiences:
@@ -46,22 +49,50 @@ class Experiences:
 
 
 class JobDrafters:
-    """Asks one job's drafters and believes the one that promises most. Owner: the executor thread, through
-    the job's state."""
+    """Asks one job's drafters and believes the one that promises most. stake: of the tokens that come next,
+    if they were asked about these. Owner: the executor thread, through the job's state."""
 
     def __init__(
         self,
         drafters: Sequence[Drafter],
         model: ModelDrafter | None = None,
         copying: CopyFromContext | None = None,
+        patience: Patience | None = None,
     ) -> None:
         """copying: the one of the drafters that a revision of the prompt need not begin anew."""
         self.model = model
         self.copying = copying
+        self.patience = patience or Patience()
+        self.stake: Stake | None = None
         self._drafters = drafters if model is None else (*drafters, model)
         self._offers: list[Draft] = []
         self._followed = -1
         self.offer = Draft(0)
+
+    def settle(self, tokens: int, number: int) -> None:
+        """The job says so many tokens now: those beyond one more than before were gained by what was staked.
+        number: of the slice."""
+        more = tokens - self._followed - 1
+        if more < 0:
+            return
+        if self.stake is not None:
+            self.stake.settle(self.patience, more, number)
+            self.stake = None
+        if self.model is not None and self.model.stake is not None:
+            self.model.stake.settle(self.model.scope.patience, more, number)
+            self.model.stake = None
+
+    def put_in(self, rows: int, worth_ms: float, ms: float) -> None:
+        """So much was spent on asking in a slice of so many rows, in which a token more is worth so much."""
+        if self.stake is None:
+            self.stake = Stake(rows, worth_ms)
+        self.stake.cost_ms += ms
+
+    def pay(self, ms: float) -> None:
+        """Checking has cost so much."""
+        for stake in (self.stake, self.model.stake if self.model is not None else None):
+            if stake is not None:
+                stake.cost_ms += ms
 
     @property
     def given(self) -> Sequence[int]:
@@ -110,4 +141,5 @@ def job_drafters(
         made.append(copying)
     if "ngrams" in names:
         made.append(NgramDrafter(experience.ngrams))
-    return JobDrafters(made, ModelDrafter(row, experience.model) if row is not None else None, copying)
+    model = ModelDrafter(row, experience.model) if row is not None else None
+    return JobDrafters(made, model, copying, experience.patience)

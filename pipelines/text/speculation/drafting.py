@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
-from pipelines.contract import Batch, Budget
+from pipelines.contract import Batch, Budget, Job
 from pipelines.simultaneous.alignment import common_prefix
 from pipelines.text.constraint import Constraint
 from pipelines.text.packing import draws
@@ -13,16 +14,18 @@ from pipelines.text.speculation.asking import Asking, Offer
 from pipelines.text.speculation.cost import VerifyCost
 from pipelines.text.speculation.draft_model import KIND
 from pipelines.text.speculation.drafter import Draft
-from pipelines.text.speculation.drafters import MOST, Experiences, job_drafters
-from pipelines.text.speculation.goodput import best_lengths
+from pipelines.text.speculation.drafters import MOST, Experiences, JobDrafters, job_drafters
+from pipelines.text.speculation.goodput import best_lengths, share
+from pipelines.text.speculation.patience import Patience
 from pipelines.text.state import TextState
 
 # Before anything is measured a drafted token is taken to cost so much of a slice without drafts.
 _UNMEASURED = 0.02
+_NOTHING: tuple[tuple[int, ...], Sequence[float]] = ((), ())
 
 
 class Drafting:
-    """One model's speculation. Owner: the executor thread.
+    """One model's speculation. Owner: the executor thread. clock: seconds of this thread.
 
     names: the drafters in use; asking: for the small model, if there is one; eos: tokens behind which nothing
     can be drafted; context, most: tokens of a job and of a slice.
@@ -36,6 +39,7 @@ class Drafting:
         eos: frozenset[int],
         context: int,
         most: int,
+        clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._names = names
         self._asking = asking
@@ -45,30 +49,44 @@ class Drafting:
         self._most = most
         self._experiences = Experiences()
         self._cost = VerifyCost()
+        self.clock = clock
+        self._slices = 0
 
     def add_drafts(self, rows: Sequence[Row], planner: Planner, budget: Budget) -> Sequence[Row] | Batch:
         """The rows with the drafts that they check; or, where that pays, a slice of the small model first."""
         if not self._names and self._asking is None:
             return rows
-        drafts = [self._offer(row) for row in rows]
-        if self._asking is None and not any(tokens for tokens, _ in drafts):
+        begun = self.clock()
+        self._slices += 1
+        asked = [self._asks(row, len(rows)) for row in rows]
+        if not any(asked):
             return rows
+        drafts = [self._offer(row) if asks else _NOTHING for row, asks in zip(rows, asked, strict=True)]
         tokens = sum(row.count for row in rows)
-        measured = self._cost.predict(len(rows)) if tokens == len(rows) else planner.chunk_cost(tokens)
+        plain = tokens == len(rows)
+        measured = self._cost.predict(len(rows)) if plain else planner.chunk_cost(tokens)
         lengths = best_lengths(
             [chances for _, chances in drafts],
             measured or _unmeasured,
             max(0, self._most - tokens),
             budget.slice_ms,
         )
-        if self._asking is not None and measured is not None and tokens == len(rows):
-            offers = [
-                Offer(row.job, self._room(_state(row)), chances, length)
-                for row, (_, chances), length in zip(rows, drafts, lengths, strict=True)
-            ]
-            first = self._asking.batch(offers, measured, budget)
-            if first is not None:
-                return first
+        first = None
+        if plain and measured is not None:
+            value = share(len(rows))
+            if self._asking is not None:
+                offers = [
+                    Offer(row.job, self._room(_state(row)) if asks else 0, chances, length, value)
+                    for row, (_, chances), length, asks in zip(rows, drafts, lengths, asked, strict=True)
+                ]
+                first = self._asking.batch(offers, measured, budget, self._slices)
+            host_ms = (self.clock() - begun) * 1000 / sum(asked)
+            worth_ms = value * measured(0) / len(rows)
+            for row, asks in zip(rows, asked, strict=True):
+                if asks:
+                    _drafters(row.job).put_in(len(rows), worth_ms, host_ms)
+        if first is not None:
+            return first
         return [
             Row(row.job, row.count, draft[:length], _given(row, draft[:length])) if length else row
             for row, (draft, _), length in zip(rows, drafts, lengths, strict=True)
@@ -80,7 +98,39 @@ class Drafting:
             assert self._asking is not None
             self._asking.observe(batch, ms)
         elif batch.kind != "prefill":
-            self._cost.observe(len(batch.rows), sum(map(len, batch.work.drafts)), ms)
+            drafted = sum(map(len, batch.work.drafts))
+            self._cost.observe(len(batch.rows), drafted, ms)
+            if drafted:
+                self._charge(batch, ms, drafted)
+
+    def _charge(self, batch: Batch, ms: float, drafted: int) -> None:
+        """Checking took so much longer than a slice without: each row pays for its own draft."""
+        measured = self._cost.predict(len(batch.rows))
+        if measured is None:
+            return
+        plain_ms = measured(0)
+        each_ms = min(max(0.0, ms - plain_ms), 2 * plain_ms) / drafted
+        for job, draft in zip(batch.rows, batch.work.drafts, strict=True):
+            if draft and job.state.drafters is not None:
+                _drafters(job).pay(each_ms * len(draft))
+
+    def _asks(self, row: Row, rows: int) -> bool:
+        """Whether the row's drafters are asked; what came of the last time is settled."""
+        state = _state(row)
+        if state.doubted or not draws(state, row.count):
+            return False
+        drafters = state.drafters
+        if drafters is None:
+            experience = self._experiences.of(state.keys[0])
+            drafters = job_drafters(
+                self._names, self._vocab, experience, state.given, state.draft_row, state.copying
+            )
+            state.copying = drafters.copying
+            if state.given or state.constraint is not None:
+                drafters.patience = Patience()  # of its own: it knows more than others
+            state.drafters = drafters
+        drafters.settle(len(state.tokens), self._slices)
+        return drafters.patience.asks(rows, self._slices)
 
     def leave(self, state: TextState) -> None:
         """The job goes: its last words are learned from."""
@@ -91,15 +141,7 @@ class Drafting:
 
     def _offer(self, row: Row) -> tuple[tuple[int, ...], Sequence[float]]:
         state = _state(row)
-        if state.doubted or not draws(state, row.count):
-            return (), ()
-        if state.drafters is None:
-            experience = self._experiences.of(state.keys[0])
-            state.drafters = job_drafters(
-                self._names, self._vocab, experience, state.given, state.draft_row, state.copying
-            )
-            state.copying = state.drafters.copying
-        offer = state.drafters.follow(state.tokens, state.prompt_length)
+        offer = _drafters(row.job).follow(state.tokens, state.prompt_length)
         if state.constraint is not None:
             offer = allowed(offer, state.constraint)
         tokens = tuple(offer.tokens[: self._room(state)])
@@ -130,9 +172,14 @@ def allowed(offer: Draft, constraint: Constraint) -> Draft:
     return Draft(offer.place, offer.tokens[:count], offer.grades[:count], offer.chances[:count])
 
 
+def _drafters(job: Job) -> JobDrafters:
+    drafters = job.state.drafters
+    assert isinstance(drafters, JobDrafters)
+    return drafters
+
+
 def _given(row: Row, draft: Sequence[int]) -> int:
-    drafters = row.job.state.drafters
-    return common_prefix(draft, drafters.given) if drafters is not None else 0
+    return common_prefix(draft, _drafters(row.job).given)
 
 
 def _unmeasured(drafted: int) -> float:

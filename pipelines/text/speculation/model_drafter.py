@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pipelines.simultaneous.alignment import common_prefix
 from pipelines.text.kv_cache import BlockTable
 from pipelines.text.speculation.drafter import Draft, Rates
+from pipelines.text.speculation.patience import Patience, Stake
 
 CONFIDENCES = (0.3, 0.5, 0.7, 0.85, 0.95)
 GRADES = len(CONFIDENCES) + 1
@@ -62,20 +63,23 @@ class DraftRow:
 
 
 class ModelScope:
-    """What one tenant's scope has taught about the small model. missed: slices in a row in which it did not
-    pay to ask it."""
+    """What one tenant's scope has taught about the small model. tried: the last slice in which it was
+    asked though it did not promise to pay; patience: whether it has paid."""
 
     def __init__(self) -> None:
         self.rates = Rates(GRADES, first_guess=0.7)
-        self.missed = 0
+        self.patience = Patience()
+        self.tried = 0
 
 
 class ModelDrafter:
-    """Offers what stands in the job's row. Owner: the executor thread, through the job's state."""
+    """Offers what stands in the job's row. stake: of the tokens that come next, if the small model was asked
+    about these. Owner: the executor thread, through the job's state."""
 
     def __init__(self, row: DraftRow, scope: ModelScope) -> None:
         self.rates = Rates(GRADES, scope.rates)
         self.scope = scope
+        self.stake: Stake | None = None
         self._row = row
         self._place = 0
 

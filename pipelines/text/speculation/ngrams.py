@@ -55,27 +55,33 @@ class NgramTable:
 
 
 class NgramDrafter:
-    """One job's view of its table; teaches it the job's answer. Owner: the executor thread."""
+    """One job's view of its table; teaches it the job's answer. What was guessed and came true is not looked
+    up again: `_ahead` are the tokens (and grades) still guessed behind the last one. Owner: the executor
+    thread."""
 
     def __init__(self, table: NgramTable) -> None:
         self.rates = Rates(GRADES, table.rates)
         self._table = table
         self._followed = 0
         self._tail: list[int] = []
+        self._ahead: list[tuple[int, int]] = []
 
     def follow(self, tokens: Sequence[int], prompt_length: int) -> None:
         """Learn the new tokens of the answer."""
-        longest = ORDERS[0]
+        longest, ahead = ORDERS[0], self._ahead
         for end in range(max(prompt_length, self._followed), len(tokens)):
             self._table.saw(tokens[max(0, end - longest) : end], tokens[end])
+            if ahead and ahead.pop(0)[0] != tokens[end]:
+                ahead.clear()
         self._followed = len(tokens)
         self._tail = list(tokens[-longest:])
 
     def propose(self, most: int) -> Draft:
         """The likeliest token, then the likeliest after that, while it is worth hoping."""
-        context, chances, grades, alive = self._tail[:], [], [], 1.0
-        for _ in range(most):
-            found = self._table.best(context)
+        known, ahead = self._ahead, list[tuple[int, int]]()
+        context, chances, alive = self._tail[:], [], 1.0
+        for place in range(most):
+            found = known[place] if place < len(known) else self._table.best(context)
             if found is None:
                 break
             chance = self.rates.chance(found[1])
@@ -83,9 +89,10 @@ class NgramDrafter:
             if alive < HOPELESS:
                 break
             context.append(found[0])
-            grades.append(found[1])
+            ahead.append(found)
             chances.append(chance)
-        return Draft(self._followed, context[len(self._tail) :], grades, chances)
+        self._ahead = ahead
+        return Draft(self._followed, context[len(self._tail) :], [grade for _, grade in ahead], chances)
 
 
 def _key(context: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pipelines.text.speculation.goodput import MARGIN, best_lengths
+from pipelines.text.speculation.goodput import MARGIN, best_lengths, share
 
 
 def lengths(chances: list[list[float]], each: float, room: int = 64, limit_ms: float = math.inf) -> list[int]:
@@ -67,6 +67,6 @@ def test_the_crossover_follows_acceptance(rows: int, each: float) -> None:
     assert chosen == sorted(chosen)
     assert chosen[100] == min(64, 16 * rows)
     crossover = next(a for a in range(101) if chosen[a]) / 100
-    # One more token pays where its chance exceeds its share of a plain slice's time for one token.
-    assert per_token * rows <= crossover
-    assert crossover <= per_token * rows * 1.05 + 0.06
+    # One more token pays where what it is worth exceeds its part of a plain slice's time for one token.
+    assert per_token * rows <= crossover * share(rows)
+    assert crossover * share(rows) <= per_token * rows * 1.05 + 0.06

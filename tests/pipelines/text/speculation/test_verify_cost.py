@@ -78,3 +78,29 @@ def test_rows_are_told_apart() -> None:
     cost = VerifyCost()
     cost.observe(1, 0, 1.0)
     assert cost.predict(4) is None
+
+
+def test_a_token_that_was_not_tried_costs_what_a_row_costs() -> None:
+    cost = VerifyCost()
+    for rows, ms in ((1, 1.0), (4, 1.6), (16, 4.0)):
+        cost.observe(rows, 0, ms)
+    large, small = cost.predict(16), cost.predict(1)
+    assert large is not None
+    assert small is not None
+    assert large(5) == pytest.approx(4.0 + 5 * 0.2)
+    assert small(5) == pytest.approx(1.0 + 5 * 0.2)
+
+
+def test_one_lucky_measurement_does_not_make_drafts_free() -> None:
+    cost = VerifyCost()
+    for rows, ms in ((1, 1.0), (16, 4.0)):
+        cost.observe(rows, 0, ms)
+    cost.observe(16, 8, 4.0)
+    lucky = cost.predict(16)
+    assert lucky is not None
+    assert lucky(8) > 4.9
+    for _ in range(20):
+        cost.observe(16, 8, 4.0)
+    known = cost.predict(16)
+    assert known is not None
+    assert known(8) < 4.3
