@@ -226,36 +226,56 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     names = ["embedded"] if options.quick else options.models.split(",")
     batches, slow = ((1, 8), (CONTINUOUS, COMPILED)) if options.quick else ((1, 8, 32), ())
-    report: dict[str, Any] = {"name": "text_engine", "hardware": machine(), "models": {}}
-    report["settings"] = {"dtype": options.dtype, "threads": options.threads, "rounds": options.rounds}
+    report = _begun(options.json)
     with tempfile.TemporaryDirectory() as work:
         for name in names:
             context, length = CONTEXTS.get(name, (2_048, 1_800))
             folder = make(name, Path(work), context)
             with engines_of(folder, options.dtype, options.ctranslate2, options.threads) as engines:
-                report["models"][name] = measured(engines, batches, options.rounds, slow)
-            found = report["models"][name]
+                found = report["models"][name] = {
+                    "hardware": machine(),
+                    "settings": {
+                        "threads": options.threads,
+                        "rounds": options.rounds,
+                        "dtype": options.dtype,
+                    },
+                }
+                for case, figures in measured(engines, batches, options.rounds, slow):
+                    found[case] = figures
+                    _keep(options.json, report)
             found[f"longest gap as a prompt of {length} tokens lands, ms"] = {
                 way: long_prompt(folder, options.dtype, length, chunked=way == "chunked")
                 for way in ("unchunked", "chunked")
             }
-            show(name, report["models"][name])
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            show(name, found)
+            _keep(options.json, report)
+
+
+def _begun(path: Path | None) -> dict[str, Any]:
+    """The report in the file, of models that were measured before, or an empty one."""
+    if path is not None and path.exists():
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    return {"name": "text_engine", "models": {}}
+
+
+def _keep(path: Path | None, report: dict[str, Any]) -> None:
+    """A run that is cut short leaves what it has measured."""
+    if path is not None:
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def measured(
     engines: dict[str, Engine], batches: Sequence[int], rounds: int, slow: Sequence[str]
-) -> dict[str, Any]:
-    """All cases of one model; without the engines that are too slow for this run."""
-    found: dict[str, Any] = {}
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All cases of one model, one by one; without the engines that are too slow for this run."""
     for case in map(equal, batches):
-        found[case.name] = compare(case, _without(engines, (*case.slow, *slow)), rounds)
-    busy = found[f"batch {batches[-1]}"]["engines"][OURS]["tokens_a_second"]
+        figures = compare(case, _without(engines, (*case.slow, *slow)), rounds)
+        yield case.name, figures
+    busy = figures["engines"][OURS]["tokens_a_second"]
     case = ragged(0.0)
     case = ragged(0.5 * sum(ask.tokens for ask in case.asks) / busy)
-    found[case.name] = compare(case, _without(engines, case.slow), rounds)
-    return found
+    yield case.name, compare(case, _without(engines, case.slow), rounds)
 
 
 def show(name: str, found: dict[str, Any]) -> None:
