@@ -1,4 +1,4 @@
-"""What speculation gains: `python -m benchmarks.speculation [--quick] [--json FILE]`.
+"""What speculation gains: `python -m benchmarks.speculation [--quick] [--only WORKLOADS] [--json FILE]`.
 
 Each drafter, and all together, against plain decoding: same weights, same run, one torch thread, greedy. The
 arms answer the same requests, alternating in changing order; each request is asked once of an arm, so that
@@ -17,7 +17,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from pipelines.text.speculation.draft_model import KIND
 from pipelines.text.speculation.drafters import DRAFTERS
 
 MODEL = "draft model"
+MEAN = "geometric mean, all"
+Figures = dict[str, dict[str, Any]]
 ARMS: dict[str, tuple[str, ...]] = {
     "plain": (),
     **{name: (name,) for name in (*DRAFTERS, MODEL)},
@@ -152,20 +154,19 @@ def _asker(arm: Arm) -> Ask:
     return ask
 
 
-def measure(folder: Path, groups: dict[int, int]) -> dict[str, Any]:
-    """Every workload at every batch size. groups: how many by batch size."""
+def measure(folder: Path, groups: dict[int, int], names: Sequence[str]) -> Iterator[tuple[str, Figures]]:
+    """Every named workload at every batch size, one by one. groups: how many by batch size."""
     rng = random.Random(0)
     ask = _asker(Arm(folder, ()))
-    found: dict[str, Any] = {}
-    for name, make in workloads().items():
+    for name in names:
+        make = workloads()[name]
         for rows, count in groups.items():
             questions = list(itertools.islice(make(rows, ask), rows * (count + 2)))
             tallies = cell(folder, questions, rows, rng)
             figures = {arm: report(tally, tallies["plain"]) for arm, tally in tallies.items()}
-            found[f"{name}, batch {rows}"] = figures
             line = "  ".join(f"{arm} {each['ratio']:.2f}" for arm, each in figures.items())
             print(f"{name:17} batch {rows:2}: {line}", flush=True)
-    return found
+            yield f"{name}, batch {rows}", figures
 
 
 def main() -> None:
@@ -174,27 +175,38 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, default=EMBEDDED / "upbeat-text")
+    parser.add_argument("--only", default=",".join(workloads()), help="others are kept as the file has them")
     options = parser.parse_args()
     torch.set_num_threads(1)
     groups = {1: 12, 4: 5, 16: 2} if options.quick else {1: 60, 4: 24, 16: 10}
+    cells: dict[str, Figures] = {}
+    if options.json is not None and options.json.exists():
+        found = json.loads(options.json.read_text(encoding="utf-8"))
+        cells = {name: {"plain": found["baseline"][name], **arms} for name, arms in found["upbeat"].items()}
     with torch.inference_mode():
-        cells = measure(options.folder, groups)
+        for name, figures in measure(options.folder, groups, options.only.split(",")):
+            cells[name] = figures
+            result = summary(cells, groups, quick=options.quick)
+            if options.json is not None:
+                options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    print(f"all drafters, geometric mean: {result['ratios'][MEAN]}")
+
+
+def summary(cells: dict[str, Figures], groups: dict[int, int], *, quick: bool) -> dict[str, Any]:
+    """The report so far: a run that is cut short leaves what it has measured."""
     ratios = {f"{name}, {arm}": each[arm]["ratio"] for name, each in cells.items() for arm in each}
     together = [value for name, value in ratios.items() if name.endswith(", all")]
     mean = math.exp(sum(map(math.log, together)) / len(together))
-    print(f"all drafters, geometric mean of {len(together)} cells: {mean:.3f}")
-    result = {
+    return {
         "name": "speculation",
         "hardware": machine(),
-        "command": "python -m benchmarks.speculation" + (" --quick" if options.quick else ""),
+        "command": "python -m benchmarks.speculation" + (" --quick" if quick else ""),
         "settings": {"max_tokens": MAX_TOKENS, "temperature": 0, "threads": 1, "groups": groups},
         "baseline": {name: each["plain"] for name, each in cells.items()},
         "upbeat": {name: {a: f for a, f in each.items() if a != "plain"} for name, each in cells.items()},
         "ratios": {name: value for name, value in ratios.items() if not name.endswith(", plain")}
-        | {"geometric mean, all": round(mean, 3)},
+        | {MEAN: round(mean, 3)},
     }
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
