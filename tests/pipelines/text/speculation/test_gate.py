@@ -7,7 +7,6 @@ other batch shapes change floating point).
 from __future__ import annotations
 
 import random
-import time
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from kernels.sampling import gumbel
 from pipelines.messages import Sampling
 from pipelines.text.pipeline import TextPipeline
 from pipelines.text.settings import TextSettings
+from pipelines.text.speculation.draft_model import KIND
 from tests.text_driver import Driver
 from training.text_generator import stream
 
@@ -41,7 +41,9 @@ def prompts(count: int) -> list[str]:
 
 
 def answers(driver: Driver, asked: list[str], temperature: float) -> list[tuple[list[int], int]]:
-    """Every prompt's tokens, prompt included, and where its answer begins; ROWS at a time."""
+    """Every prompt's tokens, prompt included, and where its answer begins; ROWS at a time. Checking is made
+    to look free, so that as much as can be is drafted."""
+    driver.pipeline._drafting.clock = lambda: 0.0
     found = []
     for start in range(0, len(asked), ROWS):
         jobs = [
@@ -49,9 +51,8 @@ def answers(driver: Driver, asked: list[str], temperature: float) -> list[tuple[
             for place, text in enumerate(asked[start : start + ROWS])
         ]
         while (batch := driver.plan()) is not None:
-            begun = time.thread_time()
             driver.finish(batch)
-            driver.pipeline.observe(batch, 1000 * (time.thread_time() - begun))
+            driver.pipeline.observe(batch, 0.05 if batch.kind == KIND else 1.0)
         found += [(list(job.state.tokens), job.state.prompt_length) for job in jobs]
         for job in jobs:
             driver.release(job)
@@ -88,10 +89,10 @@ def gate(count: int, temperature: float) -> int:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_few_prompts(temperature: float) -> None:
-    assert gate(24, temperature) > 20
+    assert gate(24, temperature) > 40
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_two_thousand_prompts(temperature: float) -> None:
-    assert gate(2_000, temperature) > 2_000
+    assert gate(2_000, temperature) > 5_000
