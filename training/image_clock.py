@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Final
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -13,8 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 class TrainingClock:
     """Counts working time over resumed runs. Owned by one training loop, on its thread.
 
-    `spent_s` is what earlier runs used. On a terminal a bar is shown, otherwise a line each half minute.
+    `spent_s` is what earlier runs used. A gap of `PAUSE_S` between two reports was no work: the process was
+    stopped, as while something is measured. On a terminal a bar is shown, otherwise a line each half minute.
     """
+
+    PAUSE_S: Final = 60.0
 
     def __init__(
         self,
@@ -25,7 +29,7 @@ class TrainingClock:
     ) -> None:
         self._now, self._total_s, self._save_every_s = now, hours * 3600.0, save_every_s
         self._start = now() - spent_s
-        self._saved = self._logged = now()
+        self._saved = self._logged = self._reported = now()
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), redirect_stdout=False
         )
@@ -59,6 +63,9 @@ class TrainingClock:
 
     def report(self, message: str) -> None:
         """Shows `message` beside the bar, or as a line when half a minute has passed."""
+        quiet_s, self._reported = self._now() - self._reported, self._now()
+        if quiet_s > self.PAUSE_S:
+            self._start += quiet_s
         self._bar.update(self._task, completed=self.spent_s, description=message)
         if not self._bar.console.is_terminal and self._now() - self._logged > 30.0:
             self._logged = self._now()
