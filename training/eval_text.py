@@ -27,7 +27,7 @@ from training.text_conversation import Conversation, Turn
 from training.text_copying import copied
 from training.text_draw import drawn
 from training.text_figures import Figure, interval, ratio
-from training.text_generator import HELD_OUT, held_out, stream
+from training.text_generator import HELD_OUT, HELD_OUT_SEED, held_out, stream
 from training.text_math import parsed_answer
 from training.text_ngram import NGram
 from training.text_orders import ASK_HELD_OUT, Dialogue, dialogues, parsed_order
@@ -126,9 +126,9 @@ def _overlap(said: Sequence[Hashable], wanted: Sequence[Hashable]) -> tuple[int,
     return both.total(), len(said) + len(wanted)
 
 
-def copy_figures(answerer: Answerer, count: int) -> list[Figure]:
+def copy_figures(answerer: Answerer, count: int, seed: int) -> list[Figure]:
     """The last answer with one thing changed: is it right, and how much of it does copying draft?"""
-    asked = held_out("rewrite", count)
+    asked = held_out("rewrite", count, seed)
     answers = answerer.answers(asked)
     pairs = [
         copied(answerer.encoder.prompt(each), [*answerer.encoder.text(answer.text), answerer.encoder.end])
@@ -162,27 +162,27 @@ def perplexities(answerer: Answerer, count: int) -> tuple[Figure, Figure]:
     return ours, theirs
 
 
-def measure(folder: Path, draft: Path, quick: bool) -> list[Figure]:
-    """All figures of a model folder and of its draft model's."""
-    answerer, scale = Answerer(folder), 4 if quick else 1
+def measure(folder: Path, draft: Path, quick: bool, draw: int = 0) -> list[Figure]:
+    """All figures of a model folder and of its draft model's, on one draw from the held-out templates."""
+    answerer, scale, seed = Answerer(folder), 4 if quick else 1, HELD_OUT_SEED + draw
 
     def share(name: str, asked: list[Conversation], judge: Judge) -> Figure:
         said = answerer.answers(asked)
         return interval(name, [float(judge(each, answer)) for each, answer in zip(asked, said, strict=True)])
 
-    loud = [made for skill in LOUD for made in held_out(skill, 60 // scale)]
-    quiet = [made for skill in QUIET for made in held_out(skill, 24 // scale)]
+    loud = [made for skill in LOUD for made in held_out(skill, 60 // scale, seed)]
+    quiet = [made for skill in QUIET for made in held_out(skill, 24 // scale, seed)]
     figures = [
         share("ends by itself, 20 unseen prompts", mixed(20), ended),
         share("ends by itself, 100 unseen prompts", mixed(100), ended),
-        *eval_text_partial.measure(answerer, 500 // scale),
-        share("facts in the prompt, unseen templates", held_out("facts", 200 // scale), right_word),
+        *eval_text_partial.measure(answerer, 500 // scale, draw),
+        share("facts in the prompt, unseen templates", held_out("facts", 200 // scale, seed), right_word),
         share("draws when and only when asked", loud + quiet, right_drawing),
         share("caption is the wish", loud, right_caption),
-        share("coffee: last order said back", held_out("coffee", 80 // scale), right_order),
+        share("coffee: last order said back", held_out("coffee", 80 // scale, seed), right_order),
     ]
     figures += order_figures(answerer, 200 // scale)
-    figures += copy_figures(answerer, 120 // scale)
+    figures += copy_figures(answerer, 120 // scale, seed)
     if questions := svamp(80 // scale):
         figures.append(share("SVAMP (no target)", questions, right_number))
     figures += perplexities(answerer, 200 // scale)
@@ -195,11 +195,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a quarter of the prompts")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--draft", type=Path, default=DRAFT_FOLDER)
+    parser.add_argument("--draw", type=int, default=0, help="another draw of the unseen prompts")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     started = time.monotonic()
-    figures = measure(chosen.folder, chosen.draft, chosen.quick)
+    figures = measure(chosen.folder, chosen.draft, chosen.quick, chosen.draw)
     table = Table("measure", "value", "95 % interval", "prompts or tokens")
     for figure in figures:
         table.add_row(

@@ -35,9 +35,9 @@ class _Arriving:
         return answer.ended and parsed_answer(answer.text) == self.problem.steps[-1].result
 
 
-def problems(count: int) -> list[Problem]:
-    """`count` word problems of held-out templates."""
-    rng = random.Random(f"partial/{SEED}")
+def problems(count: int, draw: int = 0) -> list[Problem]:
+    """`count` word problems of held-out templates, another lot for every `draw`."""
+    rng = random.Random(f"partial/{SEED + draw}")
     return [draw_problem(rng, True) for _ in range(count)]
 
 
@@ -71,9 +71,9 @@ def in_pieces(answerer: Answerer, asked: list[Problem]) -> tuple[list[bool], lis
     return [each.right(answer) for each, answer in zip(arriving, answers, strict=True)], actions, lengths
 
 
-def measure(answerer: Answerer, count: int) -> list[Figure]:
+def measure(answerer: Answerer, count: int, draw: int) -> list[Figure]:
     """The figures on `count` problems."""
-    asked = problems(count)
+    asked = problems(count, draw)
     before = whole(answerer, asked)
     after, actions, lengths = in_pieces(answerer, asked)
     full = [len(answerer.encoder.text(reasoning(each.steps))) + 1 for each in asked]

@@ -3,6 +3,8 @@
 One process does it all: learns the tokenizer, packs generated conversations, trains, keeps a checkpoint under
 `.train/text`, and writes the model folder. Run again to resume; `--export` writes the folder and stops;
 `--start FOLDER` begins with the weights and the tokenizer of a model folder where there is no checkpoint.
+`--mean FOLDER` writes the mean of the trained weights and those of that folder (Wortsman et al., 2022): after
+a run with other shares of the skills it is better at nearly everything than either.
 """
 
 from __future__ import annotations
@@ -155,6 +157,12 @@ def export(average: dict[str, Tensor], config: TextConfig, encoder: Encoder, fol
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
 
 
+def mean_with(folder: Path, average: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The mean of `average` and the weights of a model folder, name by name, float32."""
+    other = load_file(folder / "model.safetensors")
+    return {name: (part.detach().cpu().float() + other[name].float()) / 2 for name, part in average.items()}
+
+
 def run(trainer: Trainer, source: Iterator[PackedBatch], checkpoint: Path) -> bool:
     """Trains until the planned hours are spent, counting earlier ones too; False if SIGTERM came first."""
     stopping: list[int] = []
@@ -213,6 +221,9 @@ def main() -> None:
     parser.add_argument(
         "--export", action="store_true", help="write the model folder from the checkpoint and stop"
     )
+    parser.add_argument(
+        "--mean", type=Path, help="a model folder whose weights are averaged with the trained ones"
+    )
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -233,7 +244,8 @@ def main() -> None:
         packed = itertools.chain(batches(pieces, plan.rows, plan.length, encoder.pad, telling))
         if not run(trainer, packed, checkpoint):
             return
-    export(trainer.average, config, encoder, FOLDER)
+    average = trainer.average if chosen.mean is None else mean_with(chosen.mean, trainer.average)
+    export(average, config, encoder, FOLDER)
     save_tokenizer(load_tokenizer(WORK), FOLDER)
 
 

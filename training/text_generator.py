@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from training import (
     text_coffee,
@@ -32,9 +33,9 @@ Maker = Callable[[random.Random], Conversation]
 
 # Relative frequency of each skill while training.
 WEIGHTS = {
-    "math": 54, "sum": 5, "facts": 30, "look-up": 4, "repeat": 1, "rewrite": 60, "draw": 12, "no-draw": 12,
-    "redraw": 3, "tell-draw": 8, "tell": 1, "topic": 4, "coffee": 6, "menu": 3, "chat": 4, "known": 2,
-    "unknown": 2, "verse": 1, "story": 1, "home": 4, "order": 7, "partial": 14,
+    "math": 50, "sum": 4, "facts": 18, "look-up": 4, "repeat": 2, "rewrite": 56, "draw": 18, "no-draw": 14,
+    "redraw": 3, "tell-draw": 9, "tell": 1, "topic": 4, "coffee": 9, "menu": 3, "chat": 10, "known": 2,
+    "unknown": 2, "verse": 1, "story": 1, "home": 14, "order": 6, "partial": 14,
 }  # fmt: skip
 # Share of the long talks, which reach about 500 tokens.
 LONG = 0.04
@@ -144,6 +145,7 @@ def stream(folder: Path | None, seed: int, even: bool = False) -> Iterator[Conve
         yield generator.mixed(rng)
 
 
+HELD_OUT_SEED: Final = 20_000_003
 HELD_OUT: dict[str, Maker] = {
     "math": partial(text_math.word_problem, held_out=True),
     "facts": partial(text_facts.from_facts, held_out=True),
@@ -157,7 +159,7 @@ HELD_OUT: dict[str, Maker] = {
 }
 
 
-def held_out(skill: str, count: int, seed: int = 20_000_003) -> list[Conversation]:
+def held_out(skill: str, count: int, seed: int = HELD_OUT_SEED) -> list[Conversation]:
     """`count` conversations of `skill` from its held-out templates."""
     rng = random.Random(f"{skill}/{seed}")
     return [HELD_OUT[skill](rng) for _ in range(count)]
