@@ -6,6 +6,7 @@ every key and value is read once. A query of position -1 sees nothing.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
@@ -14,6 +15,17 @@ from kernels.launch import dot
 # Keys read at a time.
 KEYS = 64
 _KEYS = tl.constexpr(KEYS)
+# Bytes of a tile's queries and keys that four warps multiply without spilling, and of keys and values that
+# are read ahead at most: of compute capability 9.0, by `tests/kernels/test_compiled.py`.
+_FOUR_WARPS = 40 << 10
+_AHEAD = 96 << 10
+
+
+def tile_options(side: int, wide: int, dtype: torch.dtype) -> dict[str, int]:
+    """How a tile of `side` queries of `wide` numbers is launched."""
+    few = (side + KEYS) * wide * dtype.itemsize <= _FOUR_WARPS
+    ahead = 2 * KEYS * wide * dtype.itemsize <= _AHEAD
+    return {"num_warps": 4 if few else 8, "num_stages": 3 if ahead else 1}
 
 
 @triton.jit

@@ -26,6 +26,9 @@ from kernels.sampling import RowSampling, noise_key, restrict
 from kernels.upload import upload
 
 BLOCK = 1024
+# One block finds a row's threshold, in up to 36 passes over its scores: as many threads as there may be.
+PASS = 8192
+PASS_WARPS = 16
 # Above the greatest noise: -log(-log((2^32 - 0.5) / 2^32)) = 22.87.
 GREATEST_NOISE = tl.constexpr(22.9)
 
@@ -234,7 +237,7 @@ def perturbed_argmax(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     if filtered:
         limits = upload([row.top_k or vocab for row in rows], torch.int32, device)
         thresholds = torch.empty_like(heats)
-        _threshold[(number,)](logits, filters, limits, thresholds, vocab, BLOCK=BLOCK)
+        _threshold[(number,)](logits, filters, limits, thresholds, vocab, BLOCK=PASS, num_warps=PASS_WARPS)
     parts = max(1, min(-(-vocab // BLOCK), 2 * processors(device) // number))
     part = ceil_to(-(-vocab // parts), BLOCK)
     parts = -(-vocab // part)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kernels.upload import upload
+from kernels.upload import moved, upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def paged_rows(
     firsts: Sequence[int],
     counts: Sequence[int],
     contexts: Sequence[int],
-    pages: Sequence[Sequence[int]],
+    pages: Sequence[Sequence[int] | npt.NDArray[np.int32]],
     page: int,
     device: torch.device,
     *,
@@ -54,11 +56,13 @@ def paged_rows(
 ) -> PagedRows:
     """From numbers on the host, in one transfer. `visible`: one whole number a query, in the order of the
     rows (which then lie packed without gaps), see `PagedRows`."""
-    width = max((len(row) for row in pages), default=0) or 1
-    table = [[*row, *[0] * (width - len(row))] for row in pages]
-    numbers = [list(firsts), list(counts), list(contexts), *table]
-    flat = upload([value for row in numbers for value in row], torch.int32, device)
-    first, count, context = flat[: 3 * len(counts)].view(3, -1)
+    number, width = len(counts), max((len(row) for row in pages), default=0) or 1
+    numbers = np.zeros(number * (3 + width), dtype=np.int32)
+    numbers[: 3 * number] = [*firsts, *counts, *contexts]
+    for table, row in zip(numbers[3 * number :].reshape(number, width), pages, strict=True):
+        table[: len(row)] = row
+    flat = moved(torch.from_numpy(numbers), device)
+    first, count, context = flat[: 3 * number].view(3, -1)
     position = None
     if visible is not None:
         assert max(counts) <= 64, "at most 64 new tokens a row have bits"
@@ -70,7 +74,7 @@ def paged_rows(
         first,
         count,
         context,
-        flat[3 * len(counts) :].view(len(counts), width),
+        flat[3 * number :].view(number, width),
         page,
         max(counts, default=0),
         max(contexts, default=0),

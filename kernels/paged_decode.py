@@ -16,12 +16,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.attention_tile import KEYS, attend_part, load_queries, store_part
+from kernels.attention_tile import KEYS, attend_part, load_queries, store_part, tile_options
 from kernels.launch import DOT_SIDE, ceil_to, power_of_2, processors
 from kernels.paged import PagedRows
 
+# Queries in a tile: heads of a group times new tokens. More take tiles side by side.
+QUERIES = 128
 # The shortest part of a context that is worth a program.
 SHORTEST_PART = 256
+# Parts that are merged at a time: more would not fit the registers.
+MERGED = 16
 
 
 @triton.jit
@@ -44,6 +48,7 @@ def _decode(
     pages_row: tl.tensor,
     part: tl.tensor,
     parts: tl.tensor,
+    tiles: tl.tensor,
     GROUP: tl.constexpr,
     M: tl.constexpr,
     SIZE: tl.constexpr,
@@ -51,9 +56,9 @@ def _decode(
     PAGE: tl.constexpr,
     WINDOW: tl.constexpr,
 ) -> None:
-    """Part number program_id(2) of one row's context. begin None: from 0 on; visible, positions None: a
-    chain."""
-    row, kv_head, number = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """Part number program_id(2) of one row's context, for one of its `tiles` of queries. begin None: from 0
+    on; visible, positions None: a chain."""
+    row, kv_head, number = tl.program_id(0) // tiles, tl.program_id(1), tl.program_id(2)
     kv_heads = tl.num_programs(1)
     fresh, length = tl.load(count + row), tl.load(context + row)
     start = number * part
@@ -62,7 +67,7 @@ def _decode(
     end = tl.where(fresh == 0, start, tl.minimum(start + part, length))
     if WINDOW:
         start = tl.maximum(start, length - fresh - WINDOW + 1)
-    m = tl.arange(0, M)
+    m = tl.program_id(0) % tiles * M + tl.arange(0, M)
     query, head = m // GROUP, kv_head * GROUP + m % GROUP
     live, token = query < fresh, tl.load(first + row) + query
     position = tl.where(live, length - fresh + query, -1)
@@ -89,24 +94,30 @@ def _merge(
     out: tl.tensor,
     parts: tl.tensor,
     PARTS: tl.constexpr,
+    CHUNK: tl.constexpr,
     SIZE: tl.constexpr,
     WIDE: tl.constexpr,
 ) -> None:
-    """One query head of one token: parts weighted by the exponentials of their log-sums."""
-    place = tl.program_id(0).to(tl.int64)
-    number = tl.arange(0, PARTS)
+    """One query head of one token: parts weighted by the exponentials of their log-sums, CHUNK at a time."""
+    place = tl.program_id(0).to(tl.int64) * parts
+    every = tl.arange(0, PARTS)
     d = tl.arange(0, WIDE)
-    logs = tl.load(sums + place * parts + number, mask=number < parts, other=-float("inf"))
-    base = tl.max(logs, 0)
-    weights = tl.where(logs == -float("inf"), 0.0, tl.exp(logs - tl.where(base == -float("inf"), 0.0, base)))
-    found = tl.load(
-        parts_out + (place * parts + number[:, None]) * SIZE + d[None, :],
-        mask=(weights > 0.0)[:, None] & (d < SIZE)[None, :],
-        other=0.0,
-    )
-    total = tl.sum(weights, 0)
-    merged = tl.sum(found * weights[:, None], 0) / tl.where(total == 0.0, 1.0, total)
-    tl.store(out + place * SIZE + d, merged.to(out.dtype.element_ty), mask=d < SIZE)
+    base = tl.max(tl.load(sums + place + every, mask=every < parts, other=-float("inf")), 0)
+    base = tl.where(base == -float("inf"), 0.0, base)
+    merged = tl.zeros([WIDE], tl.float32)
+    total = tl.full([], 0.0, tl.float32)
+    for at in range(0, parts, CHUNK):
+        number = at + tl.arange(0, CHUNK)
+        weights = tl.exp(tl.load(sums + place + number, mask=number < parts, other=-float("inf")) - base)
+        found = tl.load(
+            parts_out + (place + number[:, None]) * SIZE + d[None, :],
+            mask=(weights > 0.0)[:, None] & (d < SIZE)[None, :],
+            other=0.0,
+        )
+        merged += tl.sum(found * weights[:, None], 0)
+        total += tl.sum(weights, 0)
+    merged = merged / tl.where(total == 0.0, 1.0, total)
+    tl.store(out + tl.program_id(0).to(tl.int64) * SIZE + d, merged.to(out.dtype.element_ty), mask=d < SIZE)
 
 
 def parts_for(rows: PagedRows, kv_heads: int, skipped: int, device: torch.device) -> tuple[int, int]:
@@ -134,7 +145,9 @@ def decode_parts(
     heads, size = q.shape[1:]
     kv_heads = cache.shape[0] // 2
     group = heads // kv_heads
-    _decode[(rows.first.numel(), kv_heads, number)](
+    side = min(QUERIES, power_of_2(rows.most * group, DOT_SIDE))
+    tiles, wide = max(1, -(-rows.most * group // side)), power_of_2(size, DOT_SIDE)
+    _decode[(rows.first.numel() * tiles, kv_heads, number)](
         q,
         cache,
         out,
@@ -153,12 +166,14 @@ def decode_parts(
         rows.pages.stride(0),
         part,
         sums.shape[2],
+        tiles,
         GROUP=group,
-        M=power_of_2(rows.most * group, DOT_SIDE),
+        M=side,
         SIZE=size,
-        WIDE=power_of_2(size, DOT_SIDE),
+        WIDE=wide,
         PAGE=rows.page,
         WINDOW=rows.window,
+        **tile_options(side, wide, cache.dtype),
     )
 
 
@@ -166,8 +181,9 @@ def merge(out: Tensor, sums: Tensor, dtype: torch.dtype) -> Tensor:
     """`[tokens, heads * head_dim]` from the parts of `decode_parts`."""
     tokens, heads, parts, size = out.shape
     merged = out.new_empty((tokens, heads * size), dtype=dtype)
+    wide = power_of_2(parts)
     _merge[(tokens * heads,)](
-        out, sums, merged, parts, PARTS=power_of_2(parts), SIZE=size, WIDE=power_of_2(size)
+        out, sums, merged, parts, PARTS=wide, CHUNK=min(wide, MERGED), SIZE=size, WIDE=power_of_2(size)
     )
     return merged
 

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from kernels.paged import PagedRows, paged_rows
 from kernels.timings import chosen
+
+Pages = npt.NDArray[np.int32]
 
 # Slots of a page, as the cache's owner hands them out.
 PAGE = 16
@@ -53,7 +57,7 @@ def plan_paged(spans: Sequence[Row], cache: Tensor, window: int) -> PagedPlan | 
         return None
     if long and not chosen("paged_prefill", cache, sum(span.count for span in long)):
         return None
-    pages: dict[int, list[int]] = {}
+    pages: dict[int, Pages] = {}
     for span in spans:
         found = _pages(span.slots)
         if found is None:
@@ -91,7 +95,7 @@ def attend_paged(q: Tensor, cache: Tensor, plan: PagedPlan) -> Tensor:
     return paged_prefill(q, cache, plan.prefilled, *plan.tiles[group], out)
 
 
-def _rows(spans: Sequence[Row], pages: dict[int, list[int]], cache: Tensor, window: int) -> PagedRows:
+def _rows(spans: Sequence[Row], pages: dict[int, Pages], cache: Tensor, window: int) -> PagedRows:
     return paged_rows(
         [span.first for span in spans],
         [span.count for span in spans],
@@ -103,21 +107,23 @@ def _rows(spans: Sequence[Row], pages: dict[int, list[int]], cache: Tensor, wind
     )
 
 
-def _pages(slots: slice | Tensor) -> list[int] | None:
+def _pages(slots: slice | Tensor) -> Pages | None:
     """The pages of a row's context, whose slots are on the host."""
     if isinstance(slots, slice):
-        return None if slots.start % PAGE else list(range(slots.start // PAGE, -(-slots.stop // PAGE)))
-    starts: list[int] = slots[::PAGE].tolist()
-    return None if any(start % PAGE for start in starts) else [start // PAGE for start in starts]
+        first, behind = slots.start // PAGE, -(-slots.stop // PAGE)
+        return None if slots.start % PAGE else np.arange(first, behind, dtype=np.int32)
+    starts = slots[::PAGE].numpy()
+    return None if (starts % PAGE).any() else (starts // PAGE).astype(np.int32)
 
 
-def _common(rows: Sequence[Sequence[int]]) -> int:
+def _common(rows: Sequence[Pages]) -> int:
     """Tokens in the pages that all rows begin with, the last page of each left out; 0 where too few."""
     if len(rows) < 2:
         return 0
-    pages = 0
-    for column in zip(*(row[:-1] for row in rows), strict=False):
-        if len(set(column)) > 1:
-            break
-        pages += 1
+    pages = min(len(row) for row in rows) - 1
+    for row in rows[1:]:
+        if pages * PAGE < SHARED:
+            return 0
+        apart = np.flatnonzero(rows[0][:pages] != row[:pages])
+        pages = int(apart[0]) if apart.size else pages
     return pages * PAGE if pages * PAGE >= SHARED else 0

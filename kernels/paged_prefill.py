@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.attention_tile import attend_part, load_queries
+from kernels.attention_tile import attend_part, load_queries, tile_options
 from kernels.launch import DOT_SIDE, power_of_2
 from kernels.paged import PagedRows
 from kernels.upload import upload
@@ -101,6 +101,7 @@ def paged_prefill(
         out = q.new_empty(tokens, heads * size)
     if not tiles.shape[0]:
         return out
+    wide = power_of_2(size, DOT_SIDE)
     _prefill[(tiles.shape[0], kv_heads)](
         q,
         cache,
@@ -118,8 +119,9 @@ def paged_prefill(
         GROUP=group,
         M=side,
         SIZE=size,
-        WIDE=power_of_2(size, DOT_SIDE),
+        WIDE=wide,
         PAGE=rows.page,
         WINDOW=rows.window,
+        **tile_options(side, wide, cache.dtype),
     )
     return out

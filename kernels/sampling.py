@@ -123,7 +123,7 @@ def perturbed(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     for scores, row in zip(logits, rows, strict=True):
         if row.penalised:
             _penalise(scores, row)
-    heat = logits.new_tensor([row.temperature for row in rows]).unsqueeze(1)
+    heat = upload([row.temperature for row in rows], logits.dtype, logits.device).unsqueeze(1)
     logits /= torch.where(heat > 0, heat, 1.0)
     if any(row.top_k or row.top_p < 1.0 or row.min_p > 0.0 for row in rows):
         logits.masked_fill_(logits < _thresholds(logits, rows), -math.inf)
@@ -165,7 +165,7 @@ def _prefix_thresholds(scores: Tensor, rows: Sequence[RowSampling], length: int)
     vocab = scores.shape[-1]
     ordered = scores.topk(length).values if length < vocab else scores.sort(descending=True).values
     rank = torch.arange(length, device=scores.device)
-    limit = torch.tensor([row.top_k or vocab for row in rows], device=scores.device).unsqueeze(1)
+    limit = upload([row.top_k or vocab for row in rows], torch.int64, scores.device).unsqueeze(1)
     within = rank < limit
     whole = torch.where(
         limit <= length,
@@ -173,8 +173,13 @@ def _prefix_thresholds(scores: Tensor, rows: Sequence[RowSampling], length: int)
         scores.logsumexp(-1, True),
     )
     share = (ordered - whole).exp()
-    keep = within & (share.cumsum(-1) - share < scores.new_tensor([row.top_p for row in rows]).unsqueeze(1))
-    keep &= share >= share[:, :1] * scores.new_tensor([row.min_p for row in rows]).unsqueeze(1)
+    keep = within & (
+        share.cumsum(-1) - share
+        < upload([row.top_p for row in rows], scores.dtype, scores.device).unsqueeze(1)
+    )
+    keep &= share >= share[:, :1] * upload(
+        [row.min_p for row in rows], scores.dtype, scores.device
+    ).unsqueeze(1)
     keep[:, 0] = True
     kept = keep.sum(-1, keepdim=True)
     cut_short = (limit > length) & ((limit < vocab) | (kept == length))
@@ -184,8 +189,8 @@ def _prefix_thresholds(scores: Tensor, rows: Sequence[RowSampling], length: int)
 def gumbel(keys: Sequence[tuple[int, int]], vocab: int, device: torch.device | None = None) -> Tensor:
     """Standard Gumbel noise fp32 `[keys, vocab]`, one row for each (seed, position)."""
     mixed = [noise_key(seed, position) for seed, position in keys]
-    low = torch.tensor([[key & _MASK] for key in mixed], device=device)
-    high = torch.tensor([[key >> 32] for key in mixed], device=device)
+    halves = [[[key & _MASK] for key in mixed], [[key >> 32] for key in mixed]]
+    low, high = upload(halves, torch.int64, device or torch.device("cpu"))
     bits = _low_bias((torch.arange(vocab, device=device) + low).bitwise_and_(_MASK))
     bits = _low_bias(bits.bitwise_xor_(high))
     uniform = bits.double().add_(0.5).mul_(2.0**-32)

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.attention_tile import KEYS, attend_part, load_queries, store_part
+from kernels.attention_tile import KEYS, attend_part, load_queries, store_part, tile_options
 from kernels.launch import DOT_SIDE, ceil_to, power_of_2, processors
 from kernels.paged import PagedRows
 from kernels.paged_decode import SHORTEST_PART, decode_parts, merge, parts_for
@@ -78,6 +78,7 @@ def shared_prefix_decode(q: Tensor, cache: Tensor, rows: PagedRows, prefix: int)
     sums = q.new_full((tokens, heads, own + shared), -torch.inf, dtype=torch.float32)
     begin = torch.full_like(rows.first, prefix)
     decode_parts(q, cache, rows, out, sums, own_part, own, begin)
+    wide = power_of_2(size, DOT_SIDE)
     _prefix[(tiles, kv_heads, shared)](
         q,
         cache,
@@ -96,7 +97,8 @@ def shared_prefix_decode(q: Tensor, cache: Tensor, rows: PagedRows, prefix: int)
         GROUP=group,
         M=tile,
         SIZE=size,
-        WIDE=power_of_2(size, DOT_SIDE),
+        WIDE=wide,
         PAGE=rows.page,
+        **tile_options(tile, wide, cache.dtype),
     )
     return merge(out, sums, q.dtype)

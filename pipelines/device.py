@@ -90,6 +90,7 @@ class CudaDevice:
         """Streams belong to the thread that launches on them."""
         self._mode = _inference_for_good()
         torch.cuda.set_device(self._device)
+        torch.cuda.synchronize(self._device)  # what loading has launched, on another stream
         self._urgent = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
         self._usual = torch.cuda.Stream(priority=0)  # type: ignore[no-untyped-call]
         torch.cuda.set_stream(self._usual)

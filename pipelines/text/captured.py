@@ -12,7 +12,8 @@ Rules
    whatever is suspended, no other slice comes between. The executor makes its streams wait for each other.
 4. Graphs share one pool of memory: they are replayed one after the other, and only the copy outlives a
    replay.
-5. What fits no bucket (prompts, drafts, a common beginning that is read apart) is computed by the decoder.
+5. What fits no bucket (prompts, drafts) is computed by the decoder. So are rows with a common beginning,
+   which the decoder reads once for all, where that saves much of what a step reads (`APART`).
 
 Owner: the executor thread.
 """
@@ -29,10 +30,12 @@ from kernels import AttentionPlan
 from kernels.paged import PagedRows
 from kernels.paged_plan import PAGE, PagedPlan
 from kernels.timings import chosen, in_graph
-from pipelines.text.memory import KvMemory
+from pipelines.text.memory import KvMemory, token_bytes
 from pipelines.text.model import Decoder, Packed
 
 SHORTEST = 512
+# Of what a step reads: from so much on a common beginning is read apart. Not measured.
+APART = 0.25
 
 Steps = Generator[None, None, Tensor | None]
 
@@ -81,7 +84,7 @@ def cuda_capture() -> Capture:
                 step()
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 logits = step()
         return graph, logits
 
@@ -96,6 +99,8 @@ class Captured:
         self, decoder: Decoder, memory: KvMemory, buckets: Sequence[tuple[int, int]], capture: Capture
     ) -> None:
         self._decoder = decoder
+        self._token_bytes = token_bytes(decoder.dtype, decoder.config)
+        self._weight_bytes = decoder.config.parameters * decoder.dtype.itemsize
         (block,) = memory.pool.take(1)
         self._buckets = {
             (rows, context): _Bucket(decoder, memory, rows, context, block * PAGE, capture)
@@ -104,25 +109,28 @@ class Captured:
 
     def forward(self, packed: Packed, cache: Sequence[Tensor], every: int) -> Steps:
         """`Decoder.forward`, without a yield where a step was captured."""
-        paged = _decoded(packed)
+        paged = self._decoded(packed)
         fitting = [key for key in self._buckets if paged is not None and _fits(paged, key)]
         if paged is None or not fitting:
             return (yield from self._decoder.forward(packed, cache, every))
         return self._buckets[min(fitting)].step(packed, paged)
 
+    def _decoded(self, packed: Packed) -> PagedRows | None:
+        """The rows, where all are of one new token that is drawn, and nothing is better read apart."""
+        for plan in packed.attention.values():
+            paged = plan.paged
+            if paged is None or paged.prefilled is not None or paged.decoded is None:
+                return None
+            if paged.decoded.most != 1 or paged.decoded.visible is not None:
+                return None
+            if packed.last.numel() != packed.ids.numel() or self._apart(paged.decoded, paged.prefix):
+                return None
+            found = paged.decoded
+        return found
 
-def _decoded(packed: Packed) -> PagedRows | None:
-    """The rows, where all are of one new token whose logits are wanted, and nothing is read apart."""
-    for plan in packed.attention.values():
-        paged = plan.paged
-        if paged is None or paged.prefilled is not None or paged.prefix or paged.decoded is None:
-            return None
-        if paged.decoded.most != 1 or paged.decoded.visible is not None:
-            return None
-        if packed.last.numel() != packed.ids.numel():
-            return None
-        found = paged.decoded
-    return found
+    def _apart(self, rows: PagedRows, prefix: int) -> bool:
+        spared = (rows.count.numel() - 1) * prefix * self._token_bytes
+        return spared > APART * self._weight_bytes
 
 
 def _fits(rows: PagedRows, bucket: tuple[int, int]) -> bool:

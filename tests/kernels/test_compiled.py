@@ -54,6 +54,48 @@ def test_every_kernel_compiles_for_other_gpus(dtype: torch.dtype, capability: in
     compile_edges(dtype, capability)
 
 
+@pytest.mark.parametrize(
+    ("queries", "kv", "size", "count", "dtype"),
+    [
+        pytest.param(64, 8, 128, 16, torch.bfloat16, marks=pytest.mark.slow),  # Llama 3 70B
+        pytest.param(28, 4, 128, 16, torch.bfloat16, marks=pytest.mark.slow),  # Qwen 2 7B
+        pytest.param(16, 8, 256, 16, torch.bfloat16, marks=pytest.mark.slow),  # Gemma 2
+        pytest.param(16, 8, 256, 16, torch.float32, marks=pytest.mark.slow),
+        pytest.param(32, 8, 128, 16, torch.float32, marks=pytest.mark.slow),
+        pytest.param(71, 1, 64, 16, torch.bfloat16, marks=pytest.mark.slow),  # Falcon 7B: one head of keys
+    ],
+)
+def test_attention_fits_the_registers_of_other_models(
+    queries: int, kv: int, size: int, count: int, dtype: torch.dtype
+) -> None:
+    from benchmarks.kernel_compiling import SHARED_MEMORY, compiled_only
+    from kernels.paged import PagedRows
+    from kernels.paged_decode import merge, paged_decode
+    from kernels.paged_prefill import paged_prefill, tiles_of
+    from kernels.shared_prefix import shared_prefix_decode
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.int32, device="meta")
+
+    cache = torch.empty(2 * kv, 1024, size, dtype=dtype, device="meta")
+    table = [
+        PagedRows(numbers(4), numbers(4), numbers(4), numbers(4, 64), 16, each, 1000) for each in (count, 64)
+    ]
+    with compiled_only() as binaries, torch.inference_mode():
+        q = torch.empty(256, queries, size, dtype=dtype, device="meta")
+        paged_decode(q[: 4 * count], cache, table[0])
+        shared_prefix_decode(q[: 4 * count], cache, table[0], 512)
+        _, side = tiles_of([64] * 4, queries // kv, torch.device("cpu"))
+        paged_prefill(q, cache, table[1], numbers(30, 2), side)
+        merge(
+            q.new_empty(1, 1, 264, size, dtype=torch.float32),
+            q.new_empty(1, 1, 264, dtype=torch.float32),
+            dtype,
+        )
+    for each in binaries.values():
+        assert each.spilled == 0 and each.shared <= SHARED_MEMORY, each
+
+
 def compile_edges(dtype: torch.dtype, capability: int) -> None:
     """All that `make bench-gpu` checks. Nothing runs, so nothing is equal either: those failures are
     expected."""

@@ -69,6 +69,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDevice]:
     """A CUDA device over fake streams, entered on this thread."""
     current: list[Stream] = []
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: current.append(stream))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: current[-1])

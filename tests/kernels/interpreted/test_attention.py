@@ -60,6 +60,11 @@ def test_decode_on_many_shapes(found: Rows, heads: Heads, window: int, tree: boo
     check_decode(found, heads, 0 if tree and window == 1 else window, tree, seed)
 
 
+def test_more_queries_than_a_tile_holds() -> None:
+    """33 heads of queries to one of keys: neither tokens nor heads end where a tile does."""
+    checks.paged_decode(rig("cpu", torch.float32), Heads(33, 1, 8), [5, 1], [20, 9], window=10)
+
+
 def test_a_tree_of_64_nodes() -> None:
     """The last bit is the sign of an int64."""
     checks.paged_decode(rig("cpu", torch.float32), Heads(1, 1, 8), [64], [70], tree=True)

@@ -4,6 +4,7 @@ made again over the same buffers."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from benchmarks.kernel_checks import poisoned_memory
 from benchmarks.llama import PAGE, TINY, computed, packed, random_decoder
 from kernels.timings import forced
 from pipelines.text.captured import Captured, Graph, stepper, whole
+from pipelines.text.config import ModelConfig
 from pipelines.text.memory import KvMemory
 
 SLOTS = 1200
@@ -35,8 +37,8 @@ class Again:
 class Bench:
     """A decoder with a random past, and the same one captured over a past of its own."""
 
-    def __init__(self, *buckets: tuple[int, int]) -> None:
-        self.decoder = random_decoder(TINY, torch.float32, torch.device("cpu"))
+    def __init__(self, *buckets: tuple[int, int], config: ModelConfig = TINY) -> None:
+        self.decoder = random_decoder(config, torch.float32, torch.device("cpu"))
         self.memory = KvMemory(self.space(), frozenset({0}), prefix_reuse=False)
         self.plain = tuple(layer.clone() for layer in self.memory.cache)
         self.made: list[Again] = []
@@ -97,6 +99,13 @@ def test_what_no_bucket_fits_is_computed_by_the_decoder(
     bench = Bench((4, 128))
     bench.check(counts, contexts, common=common)
     assert bench.replays == [0]
+
+
+def test_a_common_beginning_that_saves_little_is_read_by_the_graph() -> None:
+    """Beside a large vocabulary a few rows' KV is nothing."""
+    bench = Bench((4, 320), config=replace(TINY, vocab=20_000))
+    bench.check([1, 1], [273, 280], common=256)
+    assert bench.replays == [1]
 
 
 def test_rows_without_a_draw_are_computed_by_the_decoder() -> None:
