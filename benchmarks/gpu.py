@@ -1,9 +1,10 @@
 """Everything that needs a GPU in one command: `make bench-gpu`, or `python -m benchmarks.gpu [--dry-run]
 [--json FOLDER] [--only PART ...]`.
 
-Under nine minutes on a bare machine with torch 2.11 or newer (numpy beside it) and triton, Python 3.12. Each
-part runs in processes of its own with a budget of time (`gpu_parts`): what fails or ends the process costs
-one item of it, the next process goes on behind that, and all that was found is on disk after every part.
+Under nine minutes on a bare machine with torch 2.11 or newer (numpy beside it) and triton, Python 3.12. Parts
+come in the order of what they are worth, should the machine be taken away before the end. Each runs in
+processes of its own with a budget of time (`gpu_parts`): what fails or ends the process costs one item of it,
+the next process goes on behind that, and all that was found is on disk seconds later.
 Writes `gpu-NAME.json`, and `kernels-NAME.json` with the timings of the kernels that are equal to their
 specifications: that file, committed, switches on those that pay (`kernels.timings`). `--dry-run` runs all
 parts on the CPU, tiny, with interpreted kernels: its times mean nothing, and it writes only where it is told
@@ -13,6 +14,7 @@ to.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -22,35 +24,43 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.gpu_book import DRY
+
 RESULTS = Path(__file__).parent / "results"
 # Seconds that each part may take; what is left over goes to nobody.
 BUDGETS_S = {
     "compile": 50.0,
-    "equality": 75.0,
-    "kernels": 60.0,
-    "text": 90.0,
+    "equality": 70.0,
+    "kernels": 55.0,
+    "graphs": 30.0,
+    "text": 75.0,
+    "latency": 45.0,
     "preemption": 100.0,
-    "step_cache": 60.0,
-    "compiled": 90.0,
+    "step_cache": 45.0,
+    "compiled": 60.0,
 }
+SAVE_EVERY_S = 5.0
 Found = dict[str, dict[str, Any]]
+Keep = Callable[[dict[str, Any]], None]
 
 
-def run(name: str, budget_s: float, *, dry: bool) -> dict[str, Any]:
-    """What the part found: {"items": {item: ...}, ...}. A process that ends early marks the item it was at
-    as broken, and another one takes the rest, until the budget is spent."""
+def run(name: str, budget_s: float, keep: Keep, *, dry: bool) -> dict[str, Any]:
+    """What the part found: {"items": {item: ...}, ...}; `keep` gets what there is, every few seconds. A
+    process that ends early marks the item it was at as broken, and another one takes the rest, until the
+    budget is spent."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         book, log = Path(folder) / "book.json", Path(folder) / "log"
         while True:
             left_s = budget_s - (time.monotonic() - began)
             before = _read(book).get("items", {})
-            why = _process(name, book, log, left_s, dry=dry)
+            why = _process(name, book, log, left_s, keep, dry=dry)
             body = _read(book)
             if why is None:
                 break
@@ -64,7 +74,7 @@ def run(name: str, budget_s: float, *, dry: bool) -> dict[str, Any]:
     return body | {"seconds": round(time.monotonic() - began, 1)}
 
 
-def _process(name: str, book: Path, log: Path, left_s: float, *, dry: bool) -> str | None:
+def _process(name: str, book: Path, log: Path, left_s: float, keep: Keep, *, dry: bool) -> str | None:
     """One attempt; None where it came to its end, else why not."""
     command = [sys.executable, "-m", "benchmarks.gpu_parts", name, str(book), *(["--tiny"] if dry else [])]
     environment = dict(os.environ)
@@ -72,12 +82,15 @@ def _process(name: str, book: Path, log: Path, left_s: float, *, dry: bool) -> s
         environment["TRITON_INTERPRET"] = "1"
     with log.open("w") as errors:
         child = subprocess.Popen(command, stderr=errors, env=environment, start_new_session=True)
-        try:
-            code = child.wait(max(0.1, left_s))
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)  # with the processes that it compiles in
-            child.wait()
-            return f"ran out of its {left_s:.0f} s"
+        until, code = time.monotonic() + max(0.1, left_s), None
+        while code is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = child.wait(max(0.0, min(SAVE_EVERY_S, until - time.monotonic())))
+            keep(_read(book))
+            if code is None and time.monotonic() >= until:
+                os.killpg(child.pid, signal.SIGKILL)  # with the processes that it compiles in
+                child.wait()
+                return f"ran out of its {left_s:.0f} s"
     if code == 0:
         return None
     said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -113,7 +126,7 @@ def write(folder: Path, found: Found, command: str) -> None:
     told = next((body["hardware"] for body in found.values() if "hardware" in body), None)
     if told is None:
         return
-    head = {"device": told["device"], "hardware": told, "command": command}
+    head = {"device": told["device"], "timed": told["device"] != DRY, "hardware": told, "command": command}
     parts = {
         name: {k: v for k, v in body.items() if k not in ("hardware", "planned")}
         for name, body in found.items()
@@ -148,17 +161,31 @@ def main() -> None:
     if not options.dry_run and not torch.cuda.is_available():
         sys.exit("There is no GPU here. `--dry-run` runs all parts on the CPU.")
     folder = options.json or (None if options.dry_run else RESULTS)
+    wanted = {name: BUDGETS_S[name] * (5.0 if options.dry_run else 1.0) for name in options.only or BUDGETS_S}
+    print(f"{len(wanted)} parts, at most {sum(wanted.values()) / 60:.1f} minutes", flush=True)
     command = " ".join(["python -m benchmarks.gpu", *sys.argv[1:]]) if options.dry_run else "make bench-gpu"
+    if options.only and not options.dry_run:
+        command += f" ARGS='--only {' '.join(options.only)}'"
     found: Found = {}
-    for name in options.only or BUDGETS_S:
-        print(f"{name}:", flush=True)
-        budget_s = BUDGETS_S[name] * (5.0 if options.dry_run else 1.0)
-        found[name] = run(name, budget_s, dry=options.dry_run)
+    for name, budget_s in wanted.items():
+        print(f"{name}, at most {budget_s:.0f} s:", flush=True)
+
+        def keep(body: dict[str, Any], name: str = name) -> None:
+            if folder is not None:
+                write(folder, found | {name: body}, command)
+
+        found[name] = run(name, budget_s, keep, dry=options.dry_run)
         print(f"  {found[name]['seconds']} s", flush=True)
         if folder is not None:
             write(folder, found, command)
     failures = broken(found) + [f"not equal: {kernel}" for kernel in different(found)]
+    graphs = found.get("graphs", {}).get("items", {})
+    failures += [
+        f"captured steps, not equal: {dtype}" for dtype, each in graphs.items() if not each.get("equal")
+    ]
     print("\n".join(["", *failures]) if failures else "all parts came to their end, all kernels are equal")
+    if options.dry_run:
+        print("This was a dry run on the CPU: NOTHING WAS TIMED. Milliseconds above are the interpreter's.")
     sys.exit(bool(failures))
 
 

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# What stands for the device where nothing is timed.
+DRY = "dry run"
+
 
 class Book:
     """Items that are there already are not made again; one that is begun (`now`) and never ended is the one

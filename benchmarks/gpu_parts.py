@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.bare import stand_in
-from benchmarks.gpu_book import Book
+from benchmarks.gpu_book import DRY, Book
 
 stand_in()
 
@@ -21,7 +21,7 @@ def hardware(device: torch.device) -> dict[str, str]:
     import triton
 
     told = {
-        "device": "dry run",
+        "device": DRY,
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -79,6 +79,31 @@ def text(book: Book, device: torch.device, *, tiny: bool) -> None:
         measure(book, LLAMA_3_8B, device, torch.bfloat16, batches, bandwidth())
 
 
+def graphs(book: Book, device: torch.device, *, tiny: bool) -> None:
+    from benchmarks.gpu_equality import DTYPES
+    from benchmarks.gpu_graphs import measure
+    from benchmarks.llama import TINY, shaped
+
+    if tiny:
+        measure(book, TINY, device, DTYPES[:1], ((2, 32), (1, 48)), steps=2)
+    else:
+        small = shaped(
+            vocab=32000, hidden=2048, intermediate=5632, layers=4, heads=16, kv_heads=4, context=4096
+        )
+        measure(book, small, device, DTYPES, ((1, 4096), (8, 512), (8, 4096), (12, 4096)), steps=40)
+
+
+def latency(book: Book, device: torch.device, *, tiny: bool) -> None:
+    from benchmarks.gpu_latency import Load, measure
+    from benchmarks.llama import LLAMA_3_8B, TINY
+
+    if tiny:
+        measure(book, TINY, device, torch.float32, Load((20,), streams=1, context=5, chunk=16, rounds=1))
+    else:
+        load = Load((512, 2048, 8192), streams=8, context=1024, chunk=512, rounds=5)
+        measure(book, LLAMA_3_8B, device, torch.bfloat16, load)
+
+
 def preemption(book: Book, device: torch.device, *, tiny: bool) -> None:
     from benchmarks.gpu_preemption import Load, measure
     from benchmarks.llama import LLAMA_3_8B, TINY
@@ -88,7 +113,7 @@ def preemption(book: Book, device: torch.device, *, tiny: bool) -> None:
     if tiny:
         measure(book, TINY, TINY_UNET, device, torch.float32, Load((20, 90), 2, 25.0, 1.0, 6))
     else:
-        measure(book, LLAMA_3_8B, SDXL, device, torch.bfloat16, Load((512, 4096), 10, 10.0, 60.0, 80))
+        measure(book, LLAMA_3_8B, SDXL, device, torch.bfloat16, Load((512, 4096), 10, 10.0, 50.0, 80))
 
 
 def step_cache(book: Book, device: torch.device, *, tiny: bool) -> None:
@@ -107,6 +132,8 @@ PARTS = {
     "kernels": kernels,
     "compiled": compiled,
     "text": text,
+    "graphs": graphs,
+    "latency": latency,
     "preemption": preemption,
     "step_cache": step_cache,
 }

@@ -43,7 +43,8 @@ def measure(
 ) -> None:
     """Items, by policy: the same Poisson arrivals, 60 % REALTIME chats, 30 % images, 10 % long prompts of
     class BATCH, at 0.8 of what was measured to be possible; milliseconds to a chat's first token, of an image
-    in all, seconds of device time. `ratio`: of the waits for a first token to ours, paired."""
+    in all, seconds of device time. `ratio`: of the waits for a first token to ours, paired. First
+    `delay`, see there."""
     opened = open_device(str(device), 1)
     opened.enter_thread()
     pipelines: dict[str, Pipeline] = {
@@ -58,6 +59,7 @@ def measure(
     if "per_second" not in book.body:
         trial = arrivals(10, load.steps, 1e6, seed=2)
         book.put(per_second=SHARE * len(trial) / arm(Scheduler, trial).busy_s)
+    book.item("delay", lambda: delay(lambda plan: arm(ARMS[OURS], plan), load))
     rate = book.body["per_second"]
     count = max(6, min(load.most, int(load.seconds * rate / len(ARMS))))
     plan = arrivals(count, load.steps, rate, seed=3)
@@ -66,6 +68,23 @@ def measure(
         book.item(name, lambda make=make, ours=ours: row(plan, arm(make, plan), ours))  # type: ignore[misc]
         told = {key: value for key, value in book.items[name].items() if key != "waits_ms"}
         print(f"  {name}: " + ", ".join(f"{key} {value:.1f}" for key, value in told.items()), flush=True)
+
+
+def delay(ours: Callable[[list[Arrival]], Outcome], load: Load) -> dict[str, float]:
+    """How much later a chat's first token comes for an image that is being drawn: milliseconds, alone and in
+    the midst of an evaluation, wherever it stands."""
+    rng = random.Random(4)
+    asked = TextRequest((), Sampling(max_tokens=1))
+    times = [0.3 * at + rng.uniform(0.0, 0.1) for at in range(1, load.most // 4 + 1)]
+    chats = [Arrival(at_s, "chat", JobClass.REALTIME, asked, None) for at_s in times]
+    drawn = Arrival(0.0, "image", JobClass.STANDARD, ImageRequest("x", steps=load.steps), None)
+    beside = [drawn] * (1 + int(load.seconds / 6)) + chats
+    free = waits(chats, ours(chats), JobClass.REALTIME)
+    busy = waits(beside, ours(beside), JobClass.REALTIME)
+    found = {"alone_p50_ms": percentile(free, 0.5), "beside_p50_ms": percentile(busy, 0.5)}
+    found["beside_p99_ms"] = percentile(busy, 0.99)
+    found["delay_p50_ms"] = found["beside_p50_ms"] - found["alone_p50_ms"]
+    return found
 
 
 def arrivals(count: int, steps: int, rate: float, seed: int) -> list[Arrival]:

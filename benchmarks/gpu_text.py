@@ -55,6 +55,32 @@ def measure(
 
     for rows, context in batches:
         book.item(f"{rows} rows, {context} tokens", lambda a=rows, b=context: one(a, b))  # type: ignore[misc]
+    for bits in (8, 4):
+        rows, context = batches[0]
+        wanted = f"int{bits}, {rows} rows, {context} tokens"
+        book.item(wanted, lambda bits=bits: rounded(config, device, dtype, batches[0], steps, warm, bits))  # type: ignore[misc]
+
+
+def rounded(
+    config: ModelConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: tuple[int, int],
+    steps: int,
+    warm: int,
+    bits: int,
+) -> dict[str, float]:
+    """The step with rounded weights: by their kernel, and widened first."""
+    rows, context = batch
+    decoder = random_decoder(config, dtype, device, bits)
+    cache = decoder.new_cache(rows * -(-context // PAGE) * PAGE)
+    for layer in cache:
+        layer.normal_()
+    arms = {"widened": KERNELS, "kernel": (*KERNELS, f"quantised_linear_{bits}")}
+    calls = {name: one_step(decoder, cache, rows, context, on) for name, on in arms.items()}
+    found = alternated(calls, device, steps, warm)
+    print(f"  int{bits}, {rows} rows, ms a step: {found}", flush=True)
+    return found
 
 
 def weight_bytes(decoder: Decoder) -> int:

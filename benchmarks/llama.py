@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels import Linear, Span, pack, plan_attention, upload
+from kernels.linear import pack_grouped
 from pipelines.text.captured import whole
 from pipelines.text.config import ModelConfig, RopeConfig
 from pipelines.text.model import Decoder, FeedForward, Layer, Packed, Weights
@@ -48,13 +49,15 @@ LLAMA_3_8B = shaped(
 TINY = shaped(vocab=60, hidden=32, intermediate=48, layers=2, heads=4, kv_heads=2, context=512)
 
 
-def random_decoder(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Decoder:
-    """Weights of unit variance at the output of every product; made on the device."""
+def random_decoder(config: ModelConfig, dtype: torch.dtype, device: torch.device, bits: int = 0) -> Decoder:
+    """Weights of unit variance at the output of every product; made on the device. bits: what those of the
+    layers are rounded to, as on a GPU."""
     generator = torch.Generator(device).manual_seed(0)
 
     def weight(outputs: int, inputs: int) -> Linear:
         made = torch.randn(outputs, inputs, generator=generator, device=device, dtype=dtype)
-        return pack(made.mul_(inputs**-0.5))
+        made.mul_(inputs**-0.5)
+        return pack_grouped(made, bits) if bits and outputs != config.vocab else pack(made)
 
     hidden, wide, query = config.hidden, config.intermediate, config.heads * config.head_dim
     ones = torch.ones(hidden, dtype=dtype, device=device)

@@ -31,10 +31,16 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def ignore(_body: dict[str, Any]) -> None:
+    """Nothing is kept."""
+
+
 def test_what_ends_a_process_costs_one_item(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first process dies at "b"; the second finds a and b there, and makes c."""
 
-    def process(_name: str, place: Path, _log: Path, left_s: float, *, dry: bool) -> str | None:
+    def process(
+        _name: str, place: Path, _log: Path, left_s: float, _keep: gpu.Keep, *, dry: bool
+    ) -> str | None:
         book = Book(place)
         for item in ("a", "b", "c"):
             if item == "b" and item not in book.items:
@@ -44,7 +50,7 @@ def test_what_ends_a_process_costs_one_item(monkeypatch: pytest.MonkeyPatch) -> 
         return None
 
     monkeypatch.setattr(gpu, "_process", process)
-    found = gpu.run("text", 9.0, dry=True)
+    found = gpu.run("text", 9.0, ignore, dry=True)
     assert found["items"] == {"a": {"made": 0}, "b": {"broken": "exit code -11: "}, "c": {"made": 2}}
     assert gpu.broken({"text": found}) == ["text: b"]
 
@@ -53,17 +59,18 @@ def test_what_ends_a_process_costs_one_item(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_part_that_never_begins_ends(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reasons = [why, why, "not asked again"]
     monkeypatch.setattr(gpu, "_process", lambda *_args, dry: reasons.pop(0))
-    assert gpu.run("text", 9.0, dry=True)["items"] == {"start": {"broken": why}}
+    assert gpu.run("text", 9.0, ignore, dry=True)["items"] == {"start": {"broken": why}}
     assert reasons[-1] == "not asked again"
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     """There is no such part; and one that takes too long is stopped."""
-    why = gpu._process("nothing", tmp_path / "book", tmp_path / "log", 60.0, dry=True)
+    place, log = tmp_path / "book", tmp_path / "log"
+    why = gpu._process("nothing", place, log, 60.0, ignore, dry=True)
     assert why is not None
     assert why.startswith("exit code 2: ")
     assert "nothing" in why
-    assert gpu._process("text", tmp_path / "book", tmp_path / "log", 0.1, dry=True) == "ran out of its 0 s"
+    assert gpu._process("text", place, log, 0.1, ignore, dry=True) == "ran out of its 0 s"
 
 
 def test_timings_are_written_of_equal_kernels_only(tmp_path: Path) -> None:
@@ -92,6 +99,17 @@ def test_without_equality_no_timings_are_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["gpu-h.json"]
 
 
+def test_a_part_that_is_running_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes the machine away takes a few seconds' work."""
+    monkeypatch.setattr(gpu, "SAVE_EVERY_S", 0.2)
+    kept: list[dict[str, Any]] = []
+    why = gpu._process("text", tmp_path / "book", tmp_path / "log", 120.0, kept.append, dry=True)
+    assert why is None, why
+    assert len(kept) > 2
+    assert any(each.get("now") for each in kept)
+    assert kept[-1]["items"]
+
+
 @pytest.mark.usefixtures("_one_thread")
 def test_preemption_of_shaped_pipelines(tmp_path: Path) -> None:
     book = Book(tmp_path / "book.json")
@@ -102,8 +120,9 @@ def test_preemption_of_shaped_pipelines(tmp_path: Path) -> None:
         "at tokens and steps",
         "at layers and blocks",
     }
-    assert set(book.items) == policies
-    assert all(arm["busy_s"] > 0 for arm in book.items.values())
+    assert set(book.items) == policies | {"delay"}
+    assert all(book.items[policy]["busy_s"] > 0 for policy in policies)
+    assert book.items["delay"]["beside_p50_ms"] > 0
 
 
 def test_messages_where_msgspec_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +198,9 @@ def test_the_dry_run_runs_every_part(tmp_path: Path) -> None:
     assert list(found) == list(gpu.BUDGETS_S)
     assert gpu.broken(found) == []
     assert len(found["equality"]["items"]) == 51
+    assert found["graphs"]["items"]["float32"]["equal"]
+    assert json.loads(written.read_text())["timed"] is False
+    assert "NOTHING WAS TIMED" in done.stdout
     assert found["compile"]["spilling"] == []
 
 

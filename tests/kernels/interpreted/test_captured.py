@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.gpu_graphs import Again, called_again, compared
 from benchmarks.kernel_checks import poisoned_memory
 from benchmarks.llama import PAGE, TINY, computed, packed, random_decoder
 from kernels.timings import forced
@@ -19,19 +20,6 @@ from pipelines.text.memory import KvMemory
 
 SLOTS = 1200
 PAGED = ("paged_decode", "paged_prefill", "shared_prefix", "add_rms_norm", "gate_multiply")
-
-
-class Again:
-    """The call itself, into the logits that it was captured with."""
-
-    def __init__(self, step: Callable[[], Tensor]) -> None:
-        self._step = step
-        self.logits = step()
-        self.replays = 0
-
-    def replay(self) -> None:
-        self.logits.copy_(self._step())
-        self.replays += 1
 
 
 class Bench:
@@ -106,6 +94,11 @@ def test_a_common_beginning_that_saves_little_is_read_by_the_graph() -> None:
     bench = Bench((4, 320), config=replace(TINY, vocab=20_000))
     bench.check([1, 1], [273, 280], common=256)
     assert bench.replays == [1]
+
+
+def test_what_the_gpu_is_asked_to_prove() -> None:
+    found = compared(TINY, torch.device("cpu"), torch.float32, ((2, 32),), 2, called_again)
+    assert found["equal"], found
 
 
 def test_rows_without_a_draw_are_computed_by_the_decoder() -> None:
