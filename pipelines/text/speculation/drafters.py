@@ -23,7 +23,7 @@ MOST = 32
 
 class Experience:
     """What one tenant's scope has taught: acceptance by drafter, the table of what follows what, and whether
-    asking pays."""
+    asking pays: for answers that are expected to resemble a given one, and for others."""
 
     def __init__(self) -> None:
         self.given = Rates(COPY_GRADES, first_guess=0.9)
@@ -31,6 +31,7 @@ class Experience:
         self.ngrams = NgramTable()
         self.model = ModelScope()
         self.patience = Patience()
+        self.expecting = Patience()
 
 
 class Experiences:
@@ -142,4 +143,5 @@ def job_drafters(
     if "ngrams" in names:
         made.append(NgramDrafter(experience.ngrams))
     model = ModelDrafter(row, experience.model) if row is not None else None
-    return JobDrafters(made, model, copying, experience.patience)
+    expects = any(isinstance(drafter, GivenText) for drafter in made)
+    return JobDrafters(made, model, copying, experience.expecting if expects else experience.patience)

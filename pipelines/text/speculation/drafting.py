@@ -117,19 +117,22 @@ class Drafting:
     def _asks(self, row: Row, rows: int) -> bool:
         """Whether the row's drafters are asked; what came of the last time is settled."""
         state = _state(row)
+        drafters = state.drafters
+        if drafters is not None and drafters.stake is None and not drafters.patience.asks(rows, self._slices):
+            return False
         if state.doubted or not draws(state, row.count):
             return False
-        drafters = state.drafters
         if drafters is None:
             experience = self._experiences.of(state.keys[0])
             drafters = job_drafters(
                 self._names, self._vocab, experience, state.given, state.draft_row, state.copying
             )
             state.copying = drafters.copying
-            if state.given or state.constraint is not None:
-                drafters.patience = Patience()  # of its own: it knows more than others
+            if state.constraint is not None:
+                drafters.patience = Patience()  # of its own: what has no alternative is not known of others
             state.drafters = drafters
-        drafters.settle(len(state.tokens), self._slices)
+        if drafters.stake is not None:
+            drafters.settle(len(state.tokens), self._slices)
         return drafters.patience.asks(rows, self._slices)
 
     def leave(self, state: TextState) -> None:
