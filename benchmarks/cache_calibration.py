@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -217,9 +217,10 @@ class Likeness:
 
 def calibrate(
     runs: Runs, captions: Sequence[str], steps: Sequence[int], first_seed: int
-) -> dict[str, object]:
-    """What goes into the file, with the figures that were reached. Beside the levels the best masks of some
-    numbers of evaluations, at the model's own steps: for the benchmark."""
+) -> Iterator[dict[str, object]]:
+    """What goes into the file, with the figures that were reached, after each number of steps what is known
+    so far. Beside the levels the best masks of some numbers of evaluations, at the model's own steps: for the
+    benchmark."""
     masks: dict[str, dict[str, Mask]] = {}
     reached: dict[str, dict[str, list[float]]] = {}
     equal: dict[str, Mask] = {}
@@ -240,13 +241,13 @@ def calibrate(
                 mask, _ = _best(runs, paths, captions[:_POLISHED_ON], candidates[length], first_seed)
                 equal[str(length)] = polished(runs, paths, captions[:_POLISHED_ON], mask, first_seed, _TRIES)
                 print(f"{count} steps, {length} evaluations: {equal[str(length)]}", flush=True)
-    return {
-        "guidance": runs.guidance,
-        "captions": len(captions),
-        "p10_db": reached,
-        "masks": masks,
-        "by_evaluations": equal,
-    }
+        yield {
+            "guidance": runs.guidance,
+            "captions": len(captions),
+            "p10_db": reached,
+            "masks": masks,
+            "by_evaluations": equal,
+        }
 
 
 def _shortest(

@@ -129,7 +129,8 @@ def main() -> None:
     with torch.inference_mode():
         if options.calibrate:
             _, captions = some_captions(24, CALIBRATION_SEED)
-            write(options.model, calibrate(Runs(options.model), captions, CALIBRATED_STEPS, 9_000))
+            for content in calibrate(Runs(options.model), captions, CALIBRATED_STEPS, 9_000):
+                write(options.model, content)
             return
         report = Report(options.json, {})
         measure(options.model, report, options.quick, options.parts.split(","), options.references)

@@ -88,7 +88,7 @@ def test_a_calibration_of_a_tiny_model(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(cache_calibration, "SOLUTION_STEPS", 20)
     runs = Runs(make_folder(tmp_path / "tiny"))
     with torch.inference_mode():
-        content: Any = calibrate(runs, ["red", "blue"], (10,), 0)
+        content: Any = next(calibrate(runs, ["red", "blue"], (10,), 0))
     masks, found = content["masks"]["10"], content["p10_db"]["10"]
     assert len(masks["fast"]) <= len(masks["balanced"])
     for level, mask in masks.items():
