@@ -219,8 +219,8 @@ def calibrate(
     runs: Runs, captions: Sequence[str], steps: Sequence[int], first_seed: int
 ) -> Iterator[dict[str, object]]:
     """What goes into the file, with the figures that were reached, after each number of steps what is known
-    so far. Beside the levels the best masks of some numbers of evaluations, at the model's own steps: for the
-    benchmark."""
+    so far. Beside the levels masks of some numbers of evaluations, at the model's own steps, not polished:
+    for the benchmark."""
     masks: dict[str, dict[str, Mask]] = {}
     reached: dict[str, dict[str, list[float]]] = {}
     equal: dict[str, Mask] = {}
@@ -237,10 +237,10 @@ def calibrate(
             reached[str(count)][level] = found.rounded()
             print(f"{count} steps, {level}: {len(mask)} evaluations {mask}, {found} of {wanted}", flush=True)
         if count == runs.pipeline.info.default_steps:
-            for length in EQUAL:
-                mask, _ = _best(runs, paths, captions[:_POLISHED_ON], candidates[length], first_seed)
-                equal[str(length)] = polished(runs, paths, captions[:_POLISHED_ON], mask, first_seed, _TRIES)
-                print(f"{count} steps, {length} evaluations: {equal[str(length)]}", flush=True)
+            few = captions[:_POLISHED_ON]
+            equal = {
+                str(length): _best(runs, paths, few, candidates[length], first_seed)[0] for length in EQUAL
+            }
         yield {
             "guidance": runs.guidance,
             "captions": len(captions),

@@ -40,7 +40,7 @@ from benchmarks.image_runs import Runs
 from benchmarks.stats import machine
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "models" / "upbeat-image-unet"
-CALIBRATED_STEPS = (12, 20, 28, 50)
+CALIBRATED_STEPS = (12, 20, 28)
 EQUAL_EVALUATIONS = (10, 12, 16)
 FEW_STEPS = 12
 PARTS = ("arms", "equal", "peers", "checker", "time", "large", "arrivals", "cancels", "lives")
