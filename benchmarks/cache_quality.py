@@ -176,16 +176,23 @@ def checked(runs: Runs, count: int, steps: int) -> dict[str, Row]:
     the same captions and seeds, a 95 % interval of the paired difference."""
     scenes, captions = some_captions(count, 78)
     right: dict[str, list[bool]] = {level: [] for level in ("off", *LEVELS)}
+    likeness: dict[str, list[tuple[float, float, float]]] = {level: [] for level in LEVELS}
     for first in range(0, len(captions), _TOGETHER):
         here = slice(first, first + _TOGETHER)
-        for level, found in right.items():
-            drawn = runs.draw(captions[here], level=level, steps=steps, first_seed=200_000 + first)
-            found += _right(drawn, scenes[here])
-    rows = {"off": {"captions": len(captions), "checker": _percent(right["off"])}}
+        drawn = {
+            level: runs.draw(captions[here], level=level, steps=steps, first_seed=200_000 + first)
+            for level in right
+        }
+        for level, found in drawn.items():
+            right[level] += _right(found, scenes[here])
+        for level in LEVELS:
+            likeness[level] += _alike(drawn[level], drawn["off"])
+    rows: dict[str, Row] = {"off": {"captions": len(captions), "checker": _percent(right["off"])}}
     for level in LEVELS:
         before, after = np.array(right["off"], float), np.array(right[level], float)
         draws = np.random.default_rng(0).integers(0, len(before), (RESAMPLES, len(before)))
         low, high = np.quantile((after - before)[draws].mean(axis=1) * 100, (0.025, 0.975))
+        latents, pixels, structure = zip(*likeness[level], strict=True)
         rows[level] = {
             "checker": _percent(right[level]),
             "points": round(100 * float((after - before).mean()), 2),
@@ -193,6 +200,11 @@ def checked(runs: Runs, count: int, steps: int) -> dict[str, Row]:
             "high": round(float(high), 2),
             "lost": int((before > after).sum()),
             "won": int((after > before).sum()),
+            "latents_db": _mean(latents),
+            "latents_db_p10": round(percentile(latents, 0.1), 1),
+            "pixels_db": _mean(pixels),
+            "pixels_db_p10": round(percentile(pixels, 0.1), 1),
+            "ssim": _mean(structure, 4),
         }
         print(level, rows[level], flush=True)
     return rows
@@ -213,6 +225,18 @@ def _right(drawn: Drawn, scenes: Sequence[Scene]) -> list[bool]:
     """Which pictures show what was asked for."""
     pictures = zip(drawn.pixels.numpy(), scenes, strict=True)
     return [check(picture, scene).objects for picture, scene in pictures]
+
+
+def _alike(found: Drawn, wanted: Drawn) -> list[tuple[float, float, float]]:
+    """Of each picture: dB of latents, dB of pixels, SSIM."""
+    return list(
+        zip(
+            latent_psnr(found.latents, wanted.latents),
+            pixel_psnr(found.pixels, wanted.pixels),
+            ssim(found.pixels, wanted.pixels),
+            strict=True,
+        )
+    )
 
 
 def _percent(values: Sequence[bool]) -> float:
