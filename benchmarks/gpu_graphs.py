@@ -53,8 +53,8 @@ def measure(
     buckets: Sequence[tuple[int, int]],
     steps: int,
 ) -> None:
-    """Items, by dtype: {"equal": bool, "replays", "difference" of logits, "kv" of what was written, "bits":
-    whether a replay of the same rows gives the same bits}."""
+    """The largest bucket holds all rows. Items, by dtype: {"equal": bool, "replays", "difference" of logits,
+    "kv" of what was written, "bits": whether a replay of the same rows gives the same bits}."""
     capture = cuda_capture() if device.type == "cuda" else called_again
     for dtype in dtypes:
         name = str(dtype).removeprefix("torch.")

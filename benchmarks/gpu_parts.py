@@ -85,7 +85,7 @@ def graphs(book: Book, device: torch.device, *, tiny: bool) -> None:
     from benchmarks.llama import TINY, shaped
 
     if tiny:
-        measure(book, TINY, device, DTYPES[:1], ((2, 32), (1, 48)), steps=2)
+        measure(book, TINY, device, DTYPES[:1], ((1, 32), (2, 48)), steps=2)
     else:
         small = shaped(
             vocab=32000, hidden=2048, intermediate=5632, layers=4, heads=16, kv_heads=4, context=4096

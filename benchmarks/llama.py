@@ -46,7 +46,7 @@ def shaped(
 LLAMA_3_8B = shaped(
     vocab=128256, hidden=4096, intermediate=14336, layers=32, heads=32, kv_heads=8, context=8192
 )
-TINY = shaped(vocab=60, hidden=32, intermediate=48, layers=2, heads=4, kv_heads=2, context=512)
+TINY = shaped(vocab=60, hidden=32, intermediate=64, layers=2, heads=4, kv_heads=2, context=512)
 
 
 def random_decoder(config: ModelConfig, dtype: torch.dtype, device: torch.device, bits: int = 0) -> Decoder:
