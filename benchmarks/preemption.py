@@ -59,9 +59,10 @@ class Bench:
         return arrivals(self.pipelines, times, seed, mix or self.mix, self.sizes)
 
     def gate(self, count: int) -> int:
-        """Replay equality on fresh pipelines, which also warms ours up; returns the suspensions."""
+        """Replay equality on fresh pipelines, which also warms ours up; returns the suspensions. Of the mix,
+        whatever the setting: short prompts alone suspend nobody."""
         recorded = Recording()
-        Run(self.pipelines, Scheduler, self.jobs(_spread(count, 0.04), 1), recorded).go()
+        Run(self.pipelines, Scheduler, self.jobs(_spread(count, 0.04), 1, MIX), recorded).go()
         return replayed(recorded, load_all(self.load_plan))
 
     def capacity(self, count: int) -> float:
