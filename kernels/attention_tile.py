@@ -23,7 +23,7 @@ _AHEAD = 96 << 10
 
 def tile_options(side: int, wide: int, dtype: torch.dtype) -> dict[str, int]:
     """How a tile of `side` queries of `wide` numbers is launched."""
-    few = (side + KEYS) * wide * dtype.itemsize <= _FOUR_WARPS
+    few = side <= KEYS and (side + KEYS) * wide * dtype.itemsize <= _FOUR_WARPS
     ahead = 2 * KEYS * wide * dtype.itemsize <= _AHEAD
     return {"num_warps": 4 if few else 8, "num_stages": 3 if ahead else 1}
 
