@@ -19,6 +19,8 @@ Pages = npt.NDArray[np.int32]
 PAGE = 16
 # Rows of at most so many new tokens are decoded, longer ones are prefilled.
 DECODED = 16
+# Bytes of a head that the tiles have room for in shared memory.
+WIDEST = 512
 # A common beginning is read apart from this many tokens on.
 SHARED = 256
 
@@ -50,7 +52,10 @@ class PagedPlan:
 
 
 def plan_paged(spans: Sequence[Row], cache: Tensor, window: int) -> PagedPlan | None:
-    """None where a kernel that is needed is off, or a context does not fill pages from a page's start on."""
+    """None where a kernel that is needed is off, a head is too wide, or a context does not fill pages from a
+    page's start on."""
+    if cache.shape[2] * cache.dtype.itemsize > WIDEST:
+        return None
     short = [span for span in spans if span.count <= DECODED]
     long = [span for span in spans if span.count > DECODED]
     if short and not chosen("paged_decode", cache, sum(span.context for span in short)):

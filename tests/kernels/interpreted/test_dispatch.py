@@ -86,6 +86,13 @@ def test_one_kernel_that_is_off_leaves_the_attention_to_torch(decoder: Decoder) 
         assert kernels.plan_attention(mixed[:1], cache).paged is not None
 
 
+def test_heads_that_fill_shared_memory_are_left_to_torch() -> None:
+    with forced(*ATTENTION):
+        for dtype, paged in ((torch.float16, True), (torch.float32, False)):
+            cache = torch.empty(2, 2 * PAGE, 256, dtype=dtype)
+            assert (kernels.plan_attention([Span(0, 1, 9, slice(0, 9))], cache).paged is not None) is paged
+
+
 def test_pages_are_those_of_the_cache() -> None:
     assert PAGE == BLOCK
 
