@@ -16,11 +16,12 @@ _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question and its answer; `key` are the ends of the part of it that decides, where one does."""
+    """One question and its answer; `keys` are the ends of the parts of it that decide, where any do: none
+    in an empty tuple."""
 
     user: str
     assistant: str
-    key: tuple[int, int] | None = None
+    keys: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ def any_words(rng: random.Random, count: int) -> str:
 
 def _told(question: str, answer: str) -> Turn:
     """All of the answer decides."""
-    return Turn(question, answer, (0, len(answer)))
+    return Turn(question, answer, ((0, len(answer)),))
 
 
 def from_facts(rng: random.Random, held_out: bool) -> Conversation:

@@ -33,17 +33,23 @@ class Said:
 Maker = Callable[[random.Random], Said]
 
 
-def place_of(text: str, old: str) -> int:
-    """Where the first `old` stands in `text`, whatever its case; as a word if it is one there."""
-    found = re.search(rf"\b{re.escape(old)}\b", text, re.IGNORECASE)
-    return found.start() if found else text.lower().index(old.lower())
+def swapped(text: str, old: str, new: str) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """`text` with every `old` made `new`, as a word if it is one there, and where the new ones stand.
 
-
-def swapped(text: str, old: str, new: str) -> str:
-    """`text` with the first `old` made `new`; it keeps its first capital."""
-    start = place_of(text, old)
-    changed = text[:start] + new + text[start + len(old) :]
-    return changed[:1].upper() + changed[1:]
+    Where it is no word, it is the beginning of one (`lamp` in `lamps`). The first capital stays. What stands
+    behind a change counts to it: there copying goes on.
+    """
+    start_of = rf"(?<![\w']){re.escape(old)}"
+    found = list(re.finditer(rf"{start_of}\b", text, re.IGNORECASE))
+    found = found or list(re.finditer(start_of, text, re.IGNORECASE))
+    parts, keys, end, length = [], [], 0, 0
+    for each in found:
+        parts += [text[end : each.start()], new]
+        start = length + each.start() - end
+        end, length = each.end(), start + len(new)
+        keys.append((start, length + 1))
+    changed = "".join((*parts, text[end:]))
+    return changed[:1].upper() + changed[1:], tuple(keys)
 
 
 def _dictated(rng: random.Random, shortest: int = 1) -> Said:
@@ -62,7 +68,7 @@ def _dictated(rng: random.Random, shortest: int = 1) -> Said:
         pairs += [(a, other), (city, new_city), (day, new_day), (item, new_item)]
     whole = " ".join(said)
     asked = fill(rng, "[repeat after me:|write this down:|say:|please write:] {x}", x=whole)
-    return Said(asked, whole, [(old, new) for old, new in pairs if old in whole])
+    return Said(asked, whole, [pair for pair in pairs if swapped(whole, *pair)[1]])
 
 
 def _listed(rng: random.Random) -> Said:
@@ -122,30 +128,37 @@ def _of_kind(rng: random.Random, old: str) -> str:
     return made_up(rng) if rng.random() < 0.2 else anything(rng)
 
 
+def _wish(rng: random.Random, maker: Maker, **slots: object) -> tuple[str, str]:
+    """A wish's template, and the wish, at times with a few words around it."""
+    changes = table("talk")["changes"]
+    special = "place" if maker is _listed else "colour" if maker is _told else "swap"
+    template = rng.choice(changes[special if rng.random() < 0.4 else "swap"])
+    parts = [template]
+    if rng.random() < 0.25:
+        parts.insert(0, rng.choice(changes["before"]))
+    if rng.random() < 0.25:
+        parts.append(rng.choice(changes["after"]))
+    return template, fill(rng, " ".join(parts), **slots)
+
+
 def _changed(
     rng: random.Random, said: str, pairs: list[tuple[str, str]], maker: Maker
 ) -> tuple[str, Turn, list[tuple[str, str]]]:
     """A wish's template, the wish with what is then said, and the pairs that are left."""
-    changes = table("talk")["changes"]
     if rng.random() < 0.05:
-        wish = rng.choice(changes["same"])
+        wish = rng.choice(table("talk")["changes"]["same"])
         return wish, Turn(spoken(rng, fill(rng, wish)), said), pairs
     old, new = rng.choice(pairs)
-    special = "place" if maker is _listed else "colour" if maker is _told else "swap"
-    wish = rng.choice(changes[special if rng.random() < 0.4 else "swap"])
     # Lists are one word a thing: the place of a word is the place of its thing.
     places = _WORD.findall(said.lower().replace(" and ", " "))
     place = places.index(old.lower()) if maker is _listed else 0
-    asked = fill(rng, wish, old=old, new=new, nth=ORDINALS[place])
+    wish, asked = _wish(rng, maker, old=old, new=new, nth=ORDINALS[place])
     left = [pair for pair in pairs if pair[0] != old and pair[1] != new]
-    start = place_of(said, old)
-    # The token behind the change is part of the key: there copying goes on.
-    turn = Turn(spoken(rng, asked), swapped(said, old, new), (start, start + len(new) + 1))
-    return wish, turn, left or [(new, old)]
+    return wish, Turn(spoken(rng, asked), *swapped(said, old, new)), left or [(new, old)]
 
 
 _MAKERS: tuple[tuple[Maker, int], ...] = (
-    (_listed, 3), (_dictated, 7), (_told, 2), (_fact, 4), (_sense_less, 3), (_short, 10), (_topic, 1),
+    (_listed, 3), (_dictated, 12), (_told, 2), (_fact, 4), (_sense_less, 3), (_short, 8), (_topic, 1),
 )  # fmt: skip
 
 
@@ -155,15 +168,17 @@ def rewrite(rng: random.Random, held_out: bool) -> Conversation:
         first = _dictated(rng, shortest=2)
         old, new = rng.choice(first.pairs)
         wish = rng.choice(table("talk")["changes"]["swap_held_out"])
-        changed = swapped(first.answer, old, new)
+        changed, _ = swapped(first.answer, old, new)
         request = Turn(fill(rng, wish, old=old, new=new), changed)
         return Conversation("rewrite", wish, (Turn(first.asked, first.answer), request), expected=changed)
     makers, weights = zip(*_MAKERS, strict=True)
     maker = rng.choices(makers, weights)[0]
     first = maker(rng)
-    turns: tuple[Turn, ...] = (Turn(first.asked, first.answer, (0, 0)),)
+    turns: tuple[Turn, ...] = (Turn(first.asked, first.answer, ()),)
     wish, said, pairs = "", first.answer, first.pairs
-    for _ in range(rng.choice((3, 4, 5) if maker is _short else (1, 2, 2, 3))):
+    # A row of training holds about 250 words: a long answer is changed once.
+    often = (3, 4, 5) if maker is _short else (1,) if len(said.split()) > 32 else (1, 2, 2)
+    for _ in range(rng.choice(often)):
         wish, turn, pairs = _changed(rng, said, pairs, maker)
         said = turn.assistant
         turns += (turn,)

@@ -146,22 +146,25 @@ class Encoder:
         ids, said = [self.begin], [False]
         keys: list[bool | None] = [None]
 
-        def add(role: str, text: str, learn: bool, key: tuple[int, int] | None = None) -> None:
+        def add(role: str, text: str, learn: bool, decide: tuple[tuple[int, int], ...] | None = None) -> None:
             made = self._tokenizer.encode(text.strip(), add_special_tokens=False)
             ids.extend([self._id[role], *made.ids, self.end])
             said.extend([False, *([learn] * (len(made.ids) + 1))])
-            marks = [None if key is None else start < key[1] and end > key[0] for start, end in made.offsets]
+            marks = [
+                None if decide is None else any(start < high and end > low for low, high in decide)
+                for start, end in made.offsets
+            ]
             keys.extend([None, *marks, None])
 
         if conversation.system is not None:
             add(SYSTEM, conversation.system, False)
         for turn in conversation.turns[:-1]:
             add(USER, turn.user, False)
-            add(ASSISTANT, turn.assistant, True, turn.key)
+            add(ASSISTANT, turn.assistant, True, turn.keys)
         last = conversation.turns[-1]
         add(USER, last.user, False)
         if answered:
-            add(ASSISTANT, last.assistant, True, last.key)
+            add(ASSISTANT, last.assistant, True, last.keys)
         else:
             ids.append(self._id[ASSISTANT])
             said.append(False)
