@@ -50,50 +50,54 @@ QUALITY = {"arms", "equal", "peers"}
 @dataclass(slots=True)
 class Report:
     """The figures of a run, written as soon as a part has ended: a long run may be cut short. Parts may come
-    from several runs; "commands" says which, by part."""
+    from several runs; "measured" says by part how and where."""
 
     path: Path | None
-    content: dict[str, Any]
+    settings: dict[str, Any]
 
     def add(self, **parts: Any) -> None:
         """Other parts that the file has already are kept."""
-        self.content |= parts
-        if self.path is not None:
-            known = json.loads(self.path.read_text()) if self.path.is_file() else {}
-            commands = known.get("commands", {}) | dict.fromkeys(parts, self.content["command"])
-            self.path.write_text(json.dumps({**known, **self.content, "commands": commands}, indent=1) + "\n")
+        if self.path is None:
+            return
+        known = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        how = self.settings | {"hardware": machine()}
+        measured = known.get("measured", {}) | dict.fromkeys(parts, how)
+        found = {"name": "step_cache", **known, **parts, "measured": measured}
+        self.path.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def measure(folder: Path, report: Report, quick: bool, parts: Sequence[str], references: Path | None) -> None:
+def measure(folder: Path, report: Report, options: argparse.Namespace) -> None:
     """All that is asked for."""
-    runs = Runs(folder)
-    steps = runs.pipeline.info.default_steps
-    settings: dict[str, Any] = {
+    runs, parts, quick = Runs(folder), options.parts.split(","), options.quick
+    steps, captions = runs.pipeline.info.default_steps, options.captions or (8 if quick else 64)
+    solution_steps = 100 if quick else 200
+    report.settings |= {
         "model": folder.name,
-        "captions": 8 if quick else 64,
         "steps": steps,
         "guidance": runs.guidance,
         "torch_threads": 1,
-        "solution_steps": 100 if quick else 200,
+        "solution_steps": solution_steps,
     }
-    report.content |= {"name": "step_cache", "hardware": machine(), "command": machine()["command"]}
-    report.add(settings=settings)
     if QUALITY & {*parts}:
-        truth = truth_of(runs, settings["captions"], steps, settings["solution_steps"], references)
+        report.settings["captions"] = captions
+        truth = truth_of(runs, captions, steps, solution_steps, options.references)
         quality(folder, runs, truth, report, quick, parts)
     if "checker" in parts:
+        report.settings["captions"] = options.captions or (8 if quick else 256)
         for count in (steps, FEW_STEPS):
-            report.add(**{f"checker_{count}": checked(runs, 8 if quick else 256, count)})
+            report.add(**{f"checker_{count}": checked(runs, report.settings["captions"], count)})
     if "time" in parts:
-        _, captions = some_captions(4 if quick else 24, 77)
-        times = single_pictures(runs, captions, steps, (*LEVELS, "previews"))
+        _, few = some_captions(4 if quick else 24, 77)
+        report.settings["captions"] = len(few)
+        times = single_pictures(runs, few, steps, (*LEVELS, "previews"))
         report.add(time=times, ratios={f"time_{level}": times[level]["speed_up"] for level in LEVELS})
     if "large" in parts:
         sizes = (1, 9, 128) if quick else (2, 28, 256)
         report.add(large_model=large_model(EMBEDDED / "tokenizer", *sizes))
     if "arrivals" in parts:
-        _, captions = some_captions(16, 77)
-        report.add(arrivals=arrivals_report(runs, captions, 12 if quick else 96))
+        _, few = some_captions(16, 77)
+        report.settings["captions"] = len(few)
+        report.add(arrivals=arrivals_report(runs, few, 12 if quick else 96))
     if "cancels" in parts:
         report.add(cancels=cancels_report(runs, 50 if quick else 300))
     if "lives" in parts:
@@ -120,6 +124,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="8 captions instead of 64")
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="a model folder")
     parser.add_argument("--calibrate", action="store_true", help="write step_cache.json into the folder")
+    parser.add_argument("--captions", type=int, help="so many, in the parts that draw captions once")
     parser.add_argument("--parts", default=",".join(PARTS), help="which of these to run")
     parser.add_argument("--json", type=Path, help="write the figures there; other parts' are kept")
     parser.add_argument("--references", type=Path, help="keep uncached pictures and solutions in this folder")
@@ -132,8 +137,7 @@ def main() -> None:
             for content in calibrate(Runs(options.model), captions, CALIBRATED_STEPS, 9_000):
                 write(options.model, content)
             return
-        report = Report(options.json, {})
-        measure(options.model, report, options.quick, options.parts.split(","), options.references)
+        measure(options.model, Report(options.json, {}), options)
     print(f"{time.perf_counter() - begin:.0f} s")
 
 
