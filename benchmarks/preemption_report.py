@@ -155,6 +155,9 @@ def ratios(kept: Kept, rows: dict[str, ArmFigures]) -> dict[str, object]:
                 row.values, ours, kept, kind, what
             )
         found[f"work a device second, against {arm}"] = _over(row.values, ours, "busy_s")
+        found[f"background done while arriving, against {arm}"] = _over(
+            ours, row.values, "background_done_while_arriving"
+        )
         found[f"preemption delay, p99, against {arm}"] = _over(row.values, ours, "preemption_delay_p99_ms")
     return found | _shares(rows)
 
