@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pipelines.errors import InvalidRequest, Unsupported
 from pipelines.messages import MAX_GRAMMAR_CHARS, Sampling
+from pipelines.text.grammar_limits import check_regex, check_schema
 from pipelines.text.tokenizer import ChatTokenizer
 
 _COMPACT: Any = {"whitespace_flexible": False}
@@ -125,6 +126,10 @@ class Constraints:
             )
         except ValueError as error:
             raise InvalidRequest(field, f"is no JSON object: {error}") from error
+        if schema:
+            check_schema(field, schema)
+        else:
+            check_regex(field, regex)
         tokenizer = self._library_tokenizer()
         wrong = LLMatcher.validate_grammar(grammar, tokenizer, limits=_LIMITS)
         if wrong:

@@ -290,8 +290,9 @@ class Sampling(_message.Message):
     logprobs: _builtins.int
     """0, the default, for none; 1 to 20 for the chosen token's log probability and that many alternatives."""
     json_schema: _builtins.str
-    """A JSON schema the answer must follow; at most 65,536 characters. One that is too complex is refused, or fails the
-    turn where that shows only on the way.
+    """A JSON schema the answer must follow; at most 65,536 characters, 256 repetitions (* + ? {}) in its patterns, and
+    10,000 for the least common multiple of its divisors. One that is too complex is refused, or fails the turn where
+    that shows only on the way.
     """
     regex: _builtins.str
     """A regular expression the answer must follow; limits as json_schema, and not together with it."""

@@ -186,12 +186,38 @@ def test_a_draft_is_cut_where_the_grammar_ends_it(drive: Drive) -> None:
         (Sampling(regex="((a{1000}){1000}){1000}"), "sampling.regex", "too many expressions"),
         (Sampling(json_schema=MANY), "sampling.json_schema", "grammar size"),
         (Sampling(regex="a", json_schema="{}"), "sampling.regex", "json_schema"),
+        (Sampling(regex="(a*)*" * 200), "sampling.regex", "256 repetitions"),
+        (Sampling(json_schema=json.dumps({"pattern": "(a*)*" * 200})), "sampling.json_schema", "repetitions"),
+        (
+            Sampling(json_schema=json.dumps({"patternProperties": {"(a*)*" * 200: {}}})),
+            "sampling.json_schema",
+            "repetitions",
+        ),
+        (Sampling(json_schema='{"type": "integer", "multipleOf": 99991}'), "sampling.json_schema", "10000"),
+        (Sampling(json_schema='{"multipleOf": 1e300}'), "sampling.json_schema", "10000"),
+        (
+            Sampling(json_schema='{"allOf": [{"multipleOf": 331}, {"items": [{"multipleOf": 3.37}]}]}'),
+            "sampling.json_schema",
+            "10000",
+        ),
     ],
 )
 def test_bad_constraints_are_refused(drive: Drive, sampling: Sampling, field: str, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(reason)) as refused:
         drive().admit(sampling)
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(json_schema='{"anyOf": [{"multipleOf": 0.01}, {"multipleOf": 60}, {"multipleOf": 1000}]}'),
+        Sampling(json_schema='{"properties": {"multipleOf": {"type": "string"}, "pattern": {}}}'),
+        Sampling(regex=r"\*" * 300 + "a{3}"),
+    ],
+)
+def test_ordinary_divisors_and_repetitions_are_taken(drive: Drive, sampling: Sampling) -> None:
+    drive().admit(sampling)
 
 
 def test_a_model_without_an_end_is_refused(drive: Drive) -> None:
