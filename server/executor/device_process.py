@@ -1,4 +1,4 @@
-"""The device process: `python -m server.executor.device_process ADDRESS PARENT_PID < settings.json`.
+"""The device process: `python -m server.executor.device_process ADDRESS PARENT_PID LOG_LEVEL < settings`.
 
 Threads: the main thread receives and prepares (Intake); the executor's thread owns the device; the uplink's
 two threads finish and send. The process ends on Stop, or with its parent.
@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from typing import NoReturn
 
 import msgspec
 import zmq
@@ -21,6 +22,7 @@ from pipelines.contract import Budget, Pipeline
 from pipelines.errors import UpbeatError
 from pipelines.loading import LoadPlan, load_all
 from pipelines.messages import LoadFailed, Ready, Stop, Trace, Up
+from server import logs
 from server.executor.executor import DeviceExecutor
 from server.executor.frames import pack_up, unpack_down
 from server.executor.guard import end_process_with_threads
@@ -54,10 +56,10 @@ class DeviceProcess:
     def __init__(self, settings: DeviceSettings, address: str, parent_pid: int) -> None:
         from pipelines.device import open_device
 
-        context = zmq.Context()
-        self._down = context.socket(zmq.PULL)
+        self._context = zmq.Context()
+        self._down = self._context.socket(zmq.PULL)
         self._down.connect(address + ".down")
-        self._up = context.socket(zmq.PUSH)
+        self._up = self._context.socket(zmq.PUSH)
         self._up.connect(address + ".up")
         self._up_lock = threading.Lock()
         self._settings = settings
@@ -74,6 +76,13 @@ class DeviceProcess:
             raise SystemExit(2) from None
         settle()
         self._serve(pipelines)
+
+    def end(self) -> NoReturn:
+        """Ends the process once all is sent, without the interpreter's teardown: it takes long, and
+        libraries report there, line by line, what they leak."""
+        self._context.destroy(linger=1000)
+        logging.shutdown()
+        os._exit(0)
 
     def _serve(self, pipelines: dict[str, Pipeline]) -> None:
         settings = self._settings
@@ -116,15 +125,18 @@ class DeviceProcess:
 
 
 def main() -> None:
-    """Arguments: the link's address and the parent's process id; settings as JSON on standard input."""
-    address, parent = sys.argv[1], int(sys.argv[2])
+    """Arguments: the link's address, the parent's process id, what to log; settings as JSON on standard
+    input."""
+    address, parent, log_level = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     die_with_parent(parent)
     for number in (signal.SIGINT, signal.SIGTERM):  # The gateway says when to stop.
         signal.signal(number, signal.SIG_IGN)
     end_process_with_threads()
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=DeviceSettings)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    DeviceProcess(settings, address, parent).main()
+    logs.configure(log_level)
+    process = DeviceProcess(settings, address, parent)
+    process.main()
+    process.end()
 
 
 if __name__ == "__main__":

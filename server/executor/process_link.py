@@ -174,6 +174,7 @@ class ProcessLink:
             "server.executor.device_process",
             self._channel.address,
             str(os.getpid()),
+            logging.getLevelName(logger.getEffectiveLevel()),
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the gateway, which drains before it says Stop.
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -94,7 +95,9 @@ async def test_a_killed_device_fails_its_streams_and_comes_back(upbeat: Upbeat, 
     assert isinstance(found[-1], Done)
 
 
-async def test_a_killed_gateway_leaves_no_orphan_and_a_stopped_one_drains(another_server: Start) -> None:
+async def test_a_killed_gateway_leaves_no_orphan_and_a_stopped_one_drains(
+    another_server: Start, tmp_path: Path
+) -> None:
     async with another_server() as address:
         pid = server_pid(address)
         (device,) = children(pid)
@@ -110,3 +113,8 @@ async def test_a_killed_gateway_leaves_no_orphan_and_a_stopped_one_drains(anothe
         assert isinstance(rest[-1], Done), "a running request finishes within the grace period"
         await ended(pid, 30.0)
         await ended(device, 30.0)
+    log = (tmp_path / "log").read_text()
+    assert "leaked" not in log, "nothing but the server's own lines"
+    assert {"loading text", "stopped"} <= {
+        json.loads(line)["event"] for line in log.splitlines() if "{" in line
+    }
