@@ -39,7 +39,7 @@ test-all: setup  ## the tests and the long proofs
 	@$(BIN)/python -m pytest
 
 demo: setup  ## one stream, three modalities, interleaved; writes demo/answer.wav and demo/image.png
-	@$(BIN)/python -m clients.demo
+	@$(BIN)/upbeat demo
 
 serve: setup  ## the server with the embedded models on localhost:50051
 	@$(BIN)/python -m server

@@ -92,44 +92,24 @@ def connected(
     raise typer.Exit(1)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def serve(
-    context: typer.Context,
-    text: Annotated[
-        str, typer.Option(metavar="DIR", help="Hugging Face folder: Llama, Mistral, Qwen, Gemma, Mixtral.")
-    ] = "",
-    image: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="diffusers folder; more than once for more.")
-    ] = None,
-    speech: Annotated[str, typer.Option(metavar="DIR", help="Hugging Face folder, VITS.")] = "",
-    listen: Annotated[str, typer.Option(metavar="ADDR", help="host:port; port 0 for any free one.")] = "",
-    config: Annotated[str, typer.Option(metavar="FILE.toml", help="All settings in one file.")] = "",
-) -> None:
-    """Run the gateway. Models that are not named are the embedded ones.
-
-    Example: **upbeat serve --text ~/models/my-llama --listen 127.0.0.1:7000**
-
-    This becomes `python -m server` with the same options; what that command knows beyond them
-    (`python -m server --help`) can be given here as well. Ctrl-C or SIGTERM drains and stops.
-    """
-    named = {"--text": text, "--speech": speech, "--listen": listen, "--config": config}
-    options = [part for name, value in named.items() if value for part in (name, value)]
-    options += [part for folder in image or () for part in ("--image", folder)]
-    os.execv(sys.executable, [sys.executable, "-m", "server", *options, *context.args])
+# These two become another program, which alone knows its options, --help among them.
+_ANOTHER = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def verify(
-    context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", file_okay=False)],
-) -> None:
-    """Load a model folder, say what the gateway will do with it, and compare a text model with transformers.
+@app.command(add_help_option=False, context_settings=_ANOTHER)
+def serve(context: typer.Context) -> None:
+    """Run the gateway. Models that are not named are the embedded ones."""
+    _become("server", context.args)
 
-    Example: **upbeat verify ~/models/my-llama --dtype bfloat16**
 
-    This becomes `python -m pipelines.verify`, whose options (see its `--help`) can be given here.
-    """
-    os.execv(sys.executable, [sys.executable, "-m", "pipelines.verify", str(folder), *context.args])
+@app.command(add_help_option=False, context_settings=_ANOTHER)
+def verify(context: typer.Context) -> None:
+    """Load a model folder, say what will be served, and compare a text model with transformers."""
+    _become("pipelines.verify", context.args)
+
+
+def _become(module: str, options: list[str]) -> None:
+    os.execv(sys.executable, [sys.executable, "-m", module, *options])
 
 
 @app.command()
@@ -276,9 +256,10 @@ def models(server: Server = DEFAULT_TARGET, token: Token = "", ca: Certificate =
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("demo"),
     server: Annotated[str, typer.Option(metavar="ADDR", help="Use this gateway, start none.")] = "",
+    ahead: Ahead = "default",
 ) -> None:
     """One stream, three modalities: a prompt is typed and revised; text, speech and a picture come back."""
-    raise typer.Exit(demonstration.run(out, server))
+    raise typer.Exit(demonstration.run(out, server, _mode(ahead)))
 
 
 def _size(size: str) -> tuple[int | None, int | None]:

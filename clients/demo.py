@@ -1,4 +1,4 @@
-"""Starts a server with the embedded models and holds one conversation with it: `python -m clients.demo`.
+"""Starts a server with the embedded models and holds one conversation with it: `upbeat demo`.
 
 A prompt is typed piece by piece, one piece is revised, and text, speech and an image come back interleaved
 over one stream. Writes answer.wav, image.png and server.log into demo/. Exit code 1 if anything is missing.
@@ -6,14 +6,11 @@ over one stream. Writes answer.wav, image.png and server.log into demo/. Exit co
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from rich.console import Console
 
@@ -46,22 +43,6 @@ PROMPT = (
     Keystrokes(", and draw it "),
     Keystrokes("for me."),
 )
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m clients.demo", description=__doc__)
-    parser.add_argument(
-        "--server", default="", metavar="ADDR", help="use this server instead of starting one"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (demo/)"
-    )
-    parser.add_argument(
-        "--ahead", default="default", choices=get_args(PartialPrompts), help="what is done before the commit"
-    )
-    options = parser.parse_args()
-    sys.exit(run(options.out, options.server, options.ahead))
 
 
 def run(out: Path, server: str = "", ahead: PartialPrompts = "default") -> int:
@@ -172,7 +153,3 @@ def _report(console: Console, screen: Screen, answer: Answer, out: Path) -> int:
     for problem in problems:
         console.print(f"The demo failed: {problem}", style="red", markup=False)
     return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""`python -m server`: the gateway with its device process."""
+"""`upbeat serve`, which becomes `python -m server`: the gateway with its device process."""
 
 from __future__ import annotations
 
@@ -18,30 +18,26 @@ from server.config import Config, load
 
 HELP = """Serve text, speech and images from one device over gRPC.
 
-Without options the embedded models answer on 127.0.0.1:50051. Options override the settings file.
+Without options the embedded models answer on 127.0.0.1:50051. Options override the settings file. Ctrl-C
+or SIGTERM drains and stops.
 
-    python -m server --text DIR --listen 127.0.0.1:7000
+    upbeat serve --text DIR --listen 127.0.0.1:7000
 
-    python -m server --config upbeat.toml
+    upbeat serve --config upbeat.toml
 """
-Folder = Annotated[
-    Path | None, typer.Option(exists=True, file_okay=False, help="Model folder; embedded if left out.")
-]
+
+
+def folder(what: str) -> typer.models.OptionInfo:
+    """An option that names a folder which exists."""
+    option: typer.models.OptionInfo = typer.Option(exists=True, file_okay=False, metavar="DIR", help=what)
+    return option
 
 
 def main(
-    text: Folder = None,
-    image: Annotated[
-        list[Path] | None,
-        typer.Option(
-            exists=True, file_okay=False, help="Image model folder, more than once for more; or embedded."
-        ),
-    ] = None,
-    speech: Folder = None,
-    thinker: Annotated[
-        Path | None,
-        typer.Option(exists=True, file_okay=False, help="Second text model, which may think ahead."),
-    ] = None,
+    text: Annotated[Path | None, folder("Hugging Face: Llama, Mistral, Qwen, Gemma, Mixtral.")] = None,
+    image: Annotated[list[Path] | None, folder("diffusers; more than once for more.")] = None,
+    speech: Annotated[Path | None, folder("Hugging Face: VITS.")] = None,
+    thinker: Annotated[Path | None, folder("Second text model, which may think ahead.")] = None,
     draft: Annotated[
         str | None,
         typer.Option(metavar="DIR|none", help="Draft model for the text model; embedded with it."),
@@ -122,4 +118,4 @@ def _run(settings: Config) -> None:
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     app.command(help=HELP)(main)
-    app()
+    app(prog_name="upbeat serve")

@@ -83,11 +83,28 @@ async def test_health_is_an_exit_code(target: str) -> None:
     assert "UNAVAILABLE" in output
 
 
-@pytest.mark.parametrize("command", ["serve", "chat", "say", "draw", "hear", "trace", "models", "demo"])
+@pytest.mark.parametrize("command", ["chat", "replay", "say", "draw", "hear", "trace", "models", "demo"])
 def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (
+            "serve",
+            ("--text", "--image", "--lora", "--speech", "--draft", "--thinker", "--listen", "--config"),
+        ),
+        ("verify", ("--dtype",)),
+    ],
+)
+async def test_what_becomes_another_program_shows_all_its_options(command: str, options: tuple[str]) -> None:
+    code, output = await upbeat(command, "--help")
+    assert code == 0
+    assert f"upbeat {command}" in output
+    assert all(option in output for option in options)
 
 
 @pytest.mark.parametrize(
