@@ -30,7 +30,6 @@ from pipelines.text.config import ModelConfig
 # Layers between two preemption points of the text.
 EVERY = 4
 PROMPT = 512
-LONG_PROMPT = 4096
 
 
 @dataclass(slots=True)

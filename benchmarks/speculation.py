@@ -45,7 +45,6 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 DRAFT = EMBEDDED / "upbeat-text-draft"
 BUDGET = Budget(slice_ms=50.0, gap_ms=25.0)
-BATCHES = (1, 4, 16)
 MAX_TOKENS = 64
 
 

@@ -7,7 +7,6 @@ import os
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _INTERPRETED = tl.constexpr(INTERPRETED)
@@ -40,9 +39,3 @@ def processors(device: torch.device) -> int:
     if device.type != "cuda":
         return 4
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
-def rows_of(x: Tensor) -> Tensor:
-    """`x` as a matrix of its last dimension, whose elements lie side by side."""
-    assert x.stride(-1) == 1, "the last dimension must be contiguous"
-    return x.view(-1, x.shape[-1]) if x.dim() != 2 else x

@@ -40,9 +40,9 @@ class Ahead:
 class Plan:
     """What `start` said. A model is None where its modality is not wanted.
 
-    image: the request, whose empty prompt stands for the
-    user's; draw_on_request: only where the text model asks, with its caption. audio_sample_rate in Hz, 0 if
-    it comes with the audio. commit_on_silence: a spoken prompt is complete when the speaker stops.
+    drawing: the image's request, whose empty prompt stands for the user's; draw_on_request: only where the
+    text model asks, with its caption. audio_sample_rate in Hz, 0 if no audio will come.
+    commit_on_silence: a spoken prompt is complete when the speaker stops.
     """
 
     tenant: str

@@ -35,10 +35,6 @@ def _regular(corners: int, radius: float = 1.0, start: float = -math.pi / 2) -> 
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius
 
 
-def _ellipse(cx: float, cy: float, rx: float, ry: float) -> Points:
-    return np.asarray(_regular(40) * np.array([rx, ry]) + np.array([cx, cy]))
-
-
 def _star() -> Points:
     points = _regular(10)
     points[1::2] *= 0.45

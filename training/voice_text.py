@@ -147,11 +147,6 @@ def speakable(text: str) -> bool:
     return text.isascii() and 2 <= len(text.split()) <= 24 and not re.search(r"[@<>{}\[\]_|\\/]|http", text)
 
 
-def words_of(texts: Sequence[str]) -> set[str]:
-    """The lower-case words of the texts."""
-    return {word for text in texts for word in re.findall(r"[a-z']+", text.lower())}
-
-
 def closed(text: str, draw: random.Random) -> str:
     """The text with a closing mark: a question mark after a question's first word, now and then a `!` or a
     comma.

@@ -44,7 +44,6 @@ _FLOW: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         {**_DPM, "use_flow_sigmas": True, "prediction_type": "flow_prediction"},
     ),
 }
-SAMPLERS: Final = tuple(_NOISE)
 _LCM_STEPS: Final = 50
 
 

@@ -1,7 +1,7 @@
 """The one thread that owns a device and runs slices.
 
 Loop: drain the inbox; ask the scheduler; start or resume a slice; at each yield drain again and ask whether
-to give way. The rules (numbers as in the design, section 5):
+to give way. The rules that stand here (numbers as in ARCHITECTURE.md):
   1. A slice is a transaction: its jobs' state changes at the commit only; suspension keeps the generator,
      close falls back to the last commit.
   2. Suspended slices form a set: at most one a pipeline and class.

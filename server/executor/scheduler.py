@@ -11,7 +11,7 @@ The specification
      `accounts`) runs in spare time: behind every class, in slices of its own.
   3. Inheritance. A job is as urgent as the job that consumes its output, a slice as its most urgent row.
   4. Floors. While a class waits, it earns its floor share of the device time that others use. With a
-     quantum earned it goes first for one quantum, whatever is more urgent.
+     promised delay earned it goes first for half a one, whatever is more urgent.
   5. Next. The most urgent of the suspended slices and the ready jobs goes first. A pipeline holds at most
      one suspended slice a class: that one is resumed before its pipeline starts another of the class.
   6. Giving way. A running slice gives way at a yield to a more urgent class, unless that would help nobody:

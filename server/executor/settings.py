@@ -12,15 +12,18 @@ from pipelines.errors import InvalidRequest
 class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the device process loads and promises.
 
-    text, speech: model folders; "" for the embedded model. draft: folder of a small model with the text
-    model's tokenizer, which guesses for it; "" for the embedded one where the text model is, "none" for none.
-    thinker: folder of a second text model, which a conversation may have think ahead for the first; "" for
-    none. images: folders of image models, the first the one that answers where none is named; none for the
-    embedded ones. loras: LoRA files by the name that requests give them; each has to fit one of the image
-    models. weights: "int8" or "int4" rounds the text model's layers, "" does not. threads: torch threads, 0
-    for one a core (never more). promised_delay_ms: longest gap between preemption points. slice_ms: how long
-    a slice of riders may grow. kv_tokens: room of the text model's KV cache in tokens, 0 for eight whole
-    contexts but at most 1 GiB, the draft model's included. max_jobs: jobs a pipeline admits.
+    device: "cpu" or "cuda[:N]". dtype: of the text and image models. text, speech: model folders; ""
+    for the embedded model. draft: folder of a small model with the text model's tokenizer, which
+    guesses for it; "" for the embedded one where the text model is, "none" for none. thinker: folder of
+    a second text model, which a conversation may have think ahead for the first; "" for none. images:
+    folders of image models, the first the one that answers where none is named; none for the embedded
+    ones. loras: LoRA files by the name that requests give them; each has to fit one of the image
+    models. weights: "int8" or "int4" rounds the text model's layers, "" does not. threads: torch
+    threads, 0 for one a core (never more). promised_delay_ms: longest gap between preemption points.
+    slice_ms: how long a slice of riders may grow. kv_tokens: room of the text model's KV cache in
+    tokens, 0 for eight whole contexts but at most 1 GiB, the draft model's included. max_jobs: jobs a
+    pipeline admits. max_image_side: pixels. transcription: whether speech is recognised, by as many
+    `decoders` (speakers) at once.
     """
 
     device: str = "cpu"

@@ -1,4 +1,4 @@
-"""The ten rules of the design, section 5, each with the test that fails when the rule is removed."""
+"""The ten rules of ARCHITECTURE.md, each with the test that fails when the rule is removed."""
 
 from __future__ import annotations
 
