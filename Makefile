@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 protos: setup  ## regenerate the Python stubs from protos/
 	@$(BIN)/python protos/generate.py
 
-check: setup  ## formatting, lint, types, freshness of the stubs: exactly what CI checks
+check: setup  ## formatting, lint, types, freshness of the stubs: what CI checks before the tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
