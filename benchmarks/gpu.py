@@ -146,7 +146,10 @@ def write(folder: Path, found: Found, command: str) -> None:
 
 
 def _dump(path: Path, body: dict[str, Any]) -> None:
-    path.write_text(json.dumps(body, indent=1) + "\n")
+    """At once: a part that runs may be reading what the one before it has found."""
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(body, indent=1) + "\n")
+    beside.replace(path)
 
 
 def main() -> None:

@@ -41,10 +41,14 @@ def hardware(device: torch.device) -> dict[str, str]:
 
 def compile_all(book: Book, device: torch.device, *, tiny: bool) -> None:
     """Every launch of the other parts, on all cores at once, into Triton's cache."""
-    from benchmarks.kernel_compiling import compile_in_parallel
+    from benchmarks.kernel_compiling import PROCESSORS, compile_in_parallel
 
-    major, minor = (9, 0) if tiny else torch.cuda.get_device_capability()
-    compile_in_parallel(book, 10 * major + minor, tiny=tiny)
+    if tiny:
+        compile_in_parallel(book, 90, PROCESSORS, tiny=True)
+        return
+    properties = torch.cuda.get_device_properties(device)
+    capability = 10 * properties.major + properties.minor
+    compile_in_parallel(book, capability, properties.multi_processor_count, tiny=False)
 
 
 def equality(book: Book, device: torch.device, *, tiny: bool) -> None:
@@ -82,15 +86,12 @@ def text(book: Book, device: torch.device, *, tiny: bool) -> None:
 def graphs(book: Book, device: torch.device, *, tiny: bool) -> None:
     from benchmarks.gpu_equality import DTYPES
     from benchmarks.gpu_graphs import measure
-    from benchmarks.llama import TINY, shaped
+    from benchmarks.llama import SMALL, TINY
 
     if tiny:
         measure(book, TINY, device, DTYPES[:1], ((1, 32), (2, 48)), steps=2)
     else:
-        small = shaped(
-            vocab=32000, hidden=2048, intermediate=5632, layers=4, heads=16, kv_heads=4, context=4096
-        )
-        measure(book, small, device, DTYPES, ((1, 4096), (8, 512), (8, 4096), (12, 4096)), steps=40)
+        measure(book, SMALL, device, DTYPES, ((1, 4096), (8, 512), (8, 4096), (12, 4096)), steps=40)
 
 
 def latency(book: Book, device: torch.device, *, tiny: bool) -> None:

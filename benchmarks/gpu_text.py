@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from benchmarks.gpu_book import Book
+from benchmarks.gpu_graphs import apart
 from benchmarks.llama import PAGE, computed, packed, random_decoder
 from kernels import RowSampling, draw
 from kernels.timings import forced
@@ -121,7 +122,7 @@ def captured(
     decoder: Decoder, cache: Sequence[torch.Tensor], rows: int, context: int, steps: int
 ) -> dict[str, float]:
     """The same step with a captured forward pass: milliseconds, how often the host waits for the device in
-    it, and how far its logits are from those of the launched pass. Raises: AssertionError where far."""
+    it, and how far its logits are from those of the launched pass: the greatest root mean square of a row."""
     config, device = decoder.config, cache[0].device
     memory = KvMemory(cache, frozenset({0}), prefix_reuse=False)
     bucket = (rows, -(-context // PAGE) * PAGE)
@@ -135,9 +136,8 @@ def captured(
         return logits
 
     batch = packed([1] * rows, [context] * rows, cache, config.vocab)
-    difference = float((step() - computed(decoder, batch, cache)).abs().max())
-    assert difference < 0.1, f"captured logits are {difference} from those of the launched pass"
-    with warnings.catch_warnings(record=True) as waits:
+    difference = apart(step(), computed(decoder, batch, cache))
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         step()
@@ -146,7 +146,12 @@ def captured(
     for _ in range(steps):
         step()
     spent = (settled(device) - began) * 1e3 / steps
-    return {"all kernels, captured": spent, "waits a step": float(len(waits)), "difference": difference}
+    return {"all kernels, captured": spent, "waits a step": float(waits(said)), "difference": difference}
+
+
+def waits(said: Sequence[warnings.WarningMessage]) -> int:
+    """How often the device was waited for. Torch says beside it, once, that this is a prototype."""
+    return sum("called a synchronizing" in str(each.message) for each in said)
 
 
 def settled(device: torch.device) -> float:

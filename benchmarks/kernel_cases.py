@@ -37,8 +37,8 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`size`: as dispatch measures the kernel's calls; `dtype`: by which it knows them, None for that of the
-    table. `make` allocates on a device in a dtype."""
+    """`size`: as dispatch measures the kernel's calls; `dtype`: by which it knows them, None for any that
+    the model has. `make` allocates on a device in a dtype."""
 
     kernel: str
     shape: str
@@ -277,7 +277,7 @@ def quantised_linear(bits: int, rows: int, inputs: int, outputs: int, group: int
     def make(device: torch.device, dtype: torch.dtype) -> Calls:
         from kernels.quantised_matvec import quantised_linear as fast
 
-        full = rig(str(device), dtype).normal(outputs, inputs) * inputs**-0.5
+        full = torch.randn(outputs, inputs, device=device, dtype=dtype) * inputs**-0.5
         weight, x = quantised.quantise(full, bits, group), rig(str(device), dtype, 1).normal(rows, inputs)
         peers: dict[str, Call] = {"not rounded": lambda: F.linear(x, full)}
         if bits == 8 and device.type == "cuda":  # torch's own, with one scale an output

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,14 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from benchmarks.gpu_book import Book
+from kernels.launch import as_if
+from kernels.timings import forced
 
-# Shared memory of one block, bytes: of compute capability 9.0 (H100, H200).
+# Of an H100 or H200 (compute capability 9.0): bytes of shared memory of one block, and multiprocessors.
 SHARED_MEMORY = 227 << 10
+PROCESSORS = 132
+TIMED = ", timed"
+DECODERS = ("decoder, small", "decoder, 8B")
 _TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
@@ -45,20 +50,21 @@ class Binary:
     threads: int
 
 
-def compile_in_parallel(book: Book, capability: int, *, tiny: bool) -> None:
-    """Every launch of the checks and of the table into Triton's cache, from as many processes as there are
-    cores. Items: the binaries of each check and case in each dtype, or what the compiler said."""
+def compile_in_parallel(book: Book, capability: int, processors: int, *, tiny: bool) -> None:
+    """Every launch of the checks, of the table and of decoders into Triton's cache, from as many processes as
+    there are cores. Items: the binaries of each in each dtype, or what the compiler said."""
     from benchmarks.gpu_equality import DTYPES, edges, real
-    from benchmarks.kernel_cases import cases
+    from benchmarks.kernels import planned
 
     checks = list(edges()) if tiny else [*edges(), *real()]
     wanted = [(name, dtype) for name in checks for dtype in (DTYPES[:1] if tiny else DTYPES)]
+    wanted += [(name, dtype) for name in DECODERS for dtype in (DTYPES[:1] if tiny else DTYPES)]
     if not tiny:
-        wanted += [(case.kernel + ", timed", torch.bfloat16) for case in cases(2, tiny=False)]
+        wanted += [(case.kernel + TIMED, dtype) for _, case, dtype in planned()]
     workers = 2 if tiny else os.cpu_count()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = {
-            pool.submit(_binaries, name, dtype, capability): f"{name}, {dtype}"
+            pool.submit(_binaries, name, dtype, capability, processors): f"{name}, {dtype}"
             for name, dtype in dict.fromkeys(wanted)
         }
         for job in as_completed(jobs):
@@ -71,28 +77,45 @@ def compile_in_parallel(book: Book, capability: int, *, tiny: bool) -> None:
     print(f"  {len(every)} binaries for sm_{capability}; registers spill in: {', '.join(spilling) or 'none'}")
 
 
-def _binaries(name: str, dtype: torch.dtype, capability: int) -> dict[str, Any]:
-    """What one check, or the cases of one kernel, launch."""
+def _binaries(name: str, dtype: torch.dtype, capability: int, processors: int) -> dict[str, Any]:
+    """What one check, the cases of one kernel, or a decoder launch."""
     from benchmarks.gpu_equality import edges, real
-    from benchmarks.kernel_cases import cases
     from benchmarks.kernel_checks import rig
+    from benchmarks.kernels import planned
 
     torch.set_num_threads(1)
-    with compiled_only(capability) as found, torch.inference_mode():
-        if name.endswith(", timed"):
-            for case in cases(dtype.itemsize, tiny=False):
-                if case.kernel == name.removesuffix(", timed"):
+    with compiled_only(capability, processors) as found, torch.inference_mode():
+        if name.endswith(TIMED):
+            for _, case, asked in planned():
+                if (case.kernel, asked) == (name.removesuffix(TIMED), dtype):
                     case.make(torch.device("meta"), dtype).triton()
+        elif name in DECODERS:
+            decode(name, dtype)
         else:
             with suppress(AssertionError):  # nothing ran, so nothing is equal
                 (edges() | real())[name](rig("cpu", dtype))
     return {"binaries": [asdict(each) for each in found.values()]}
 
 
+def decode(name: str, dtype: torch.dtype) -> None:
+    """One layer of a decoder of `DECODERS`: a step of few rows, of many, and beside a prompt's chunk."""
+    from benchmarks.gpu_latency import ON
+    from benchmarks.llama import LLAMA_3_8B, SMALL, computed, packed, random_decoder
+
+    whole = {"small": SMALL, "8B": LLAMA_3_8B}[name.removeprefix("decoder, ")]
+    config = replace(whole, layers=1, windows=(0,))
+    with forced(*ON):
+        decoder = random_decoder(config, dtype, torch.device("meta"))
+        cache = decoder.new_cache(40 * 1024)
+        for counts in ([1], [1] * 32, [1] * 8 + [512]):
+            contexts = [count + 500 for count in counts]
+            computed(decoder, packed(counts, contexts, cache, config.vocab), cache)
+
+
 @contextmanager
-def compiled_only(capability: int = 90) -> Iterator[dict[str, Binary]]:
-    """Fills what it yields: each different binary, by its hash. Raises, at the launch: what the compiler
-    raises. For one thread, in a process that does not interpret."""
+def compiled_only(capability: int = 90, processors: int = PROCESSORS) -> Iterator[dict[str, Binary]]:
+    """Fills what it yields: each different binary, by its hash, for a GPU of so many `processors`. Raises, at
+    the launch: what the compiler raises. For one thread, in a process that does not interpret."""
     found: dict[str, Binary] = {}
     launch, before = JITFunction.run, driver._active
 
@@ -105,7 +128,8 @@ def compiled_only(capability: int = 90) -> Iterator[dict[str, Binary]]:
     JITFunction.run = compile_only
     driver.set_active(_Absent(capability))
     try:
-        yield found
+        with as_if(processors):
+            yield found
     finally:
         JITFunction.run, driver._active = launch, before
 

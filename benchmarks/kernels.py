@@ -20,9 +20,11 @@ import torch
 
 from benchmarks.gpu_book import Book
 from benchmarks.gpu_timing import Time, alternated, bandwidth, flops
-from benchmarks.kernel_cases import Case, cases
+from benchmarks.kernel_cases import Call, Case, cases
 
+# In which the kernels are counted and compiled, and, the others behind it, timed.
 DTYPE = torch.bfloat16
+DTYPES = (DTYPE, torch.float16, torch.float32)
 
 
 def counted() -> list[dict[str, Any]]:
@@ -53,12 +55,23 @@ def measured(book: Book) -> None:
     """All cases on the GPU, printed as they come: kernel, plain torch, SDPA. Items: rows that
     `kernels.timings` reads."""
     limits = {"bytes_per_s": bandwidth(), "flops_per_s": flops(DTYPE)}
+    limits["flops_per_s_float32"] = flops(torch.float32)
     book.put(limits=limits)
     print(f"  {torch.cuda.get_device_name()}: {limits['bytes_per_s'] / 1e12:.2f} TB/s copied, ", end="")
     print(f"{limits['flops_per_s'] / 1e12:.0f} TFLOP/s {DTYPE} products")
-    for case in cases(DTYPE.itemsize, tiny=False):
-        book.item(f"{case.kernel}, {case.shape}", lambda case=case: one(case, limits))  # type: ignore[misc]
+    for name, case, dtype in planned():
+        book.item(name, lambda case=case, dtype=dtype: one(case, dtype, limits))  # type: ignore[misc]
         torch.cuda.empty_cache()
+
+
+def planned() -> list[tuple[str, Case, torch.dtype]]:
+    """What is timed: each case in each dtype that dispatch asks in, with a name of its own."""
+    found = []
+    for dtype in DTYPES:
+        for case in cases(dtype.itemsize, tiny=False):
+            if dtype == (case.dtype or dtype):
+                found.append((f"{case.kernel}, {case.shape}, {_name(dtype)}", case, dtype))
+    return found
 
 
 def interpreted(book: Book) -> None:
@@ -71,27 +84,45 @@ def interpreted(book: Book) -> None:
     print(f"  {len(book.items)} cases ran; nothing was timed")
 
 
-def one(case: Case, limits: dict[str, float]) -> dict[str, Any]:
+def one(case: Case, dtype: torch.dtype, limits: dict[str, float]) -> dict[str, Any]:
     """The row of one case. `otherwise` is plain torch: what dispatch would take."""
-    calls = case.make(torch.device("cuda"), DTYPE)
-    times = alternated({"triton": calls.triton, "torch": calls.torch, **calls.peers})
+    calls = case.make(torch.device("cuda"), dtype)
+    peers, failed = usable(calls.peers)
+    times = alternated({"triton": calls.triton, "torch": calls.torch, **peers})
     ours = times["triton"].device * 1e-6
-    shares = case.bytes / ours / limits["bytes_per_s"], case.flops / ours / limits["flops_per_s"]
+    most = limits["flops_per_s_float32" if dtype == torch.float32 else "flops_per_s"]
+    shares = case.bytes / ours / limits["bytes_per_s"], case.flops / ours / most
     reached = f"{shares[0]:.0%} of bandwidth, {shares[1]:.0%} of FLOP/s"
-    print(f"  {case.kernel:20} {case.shape:32} {_listed(times)}  {reached}", flush=True)
+    print(f"  {case.kernel:20} {case.shape:32} {_name(dtype)} {_listed(times)}  {reached}", flush=True)
     return {
         "kernel": case.kernel,
         "shape": case.shape,
-        "dtype": str(case.dtype or DTYPE).removeprefix("torch."),
+        "dtype": _name(dtype),
         "size": case.size,
         "microseconds": times["triton"].cost,
         "otherwise": times["torch"].cost,
         **_by_name(times),
+        **({"failed": failed} if failed else {}),
         "bytes": case.bytes,
         "flops": case.flops,
         "share_of_bandwidth": shares[0],
         "share_of_flops": shares[1],
     }
+
+
+def usable(peers: dict[str, Call]) -> tuple[dict[str, Call], dict[str, str]]:
+    """(the peers that run here; what the others say): a peer that is missing costs no kernel its row."""
+    failed: dict[str, str] = {}
+    for name, call in peers.items():
+        try:
+            call()
+        except (RuntimeError, NotImplementedError, AttributeError) as error:
+            failed[name] = str(error)[:200]
+    return {name: call for name, call in peers.items() if name not in failed}, failed
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def beside_compiled(book: Book) -> None:
@@ -107,11 +138,12 @@ def _compiled(case: Case) -> dict[str, Any]:
     peers = {name: make() for name, make in calls.compiled.items()}
     if calls.compilable:
         peers["compiled"] = torch.compile(calls.torch)
+    peers, failed = usable(peers)
     if not peers:
-        return {}
+        return {"failed": failed}
     times = alternated({"triton": calls.triton, **peers})
     print(f"  {case.kernel:20} {case.shape:32} {_listed(times)}", flush=True)
-    return _by_name(times)
+    return _by_name(times) | ({"failed": failed} if failed else {})
 
 
 def _by_name(times: dict[str, Time]) -> dict[str, Any]:

@@ -46,13 +46,14 @@ def shaped(
 LLAMA_3_8B = shaped(
     vocab=128256, hidden=4096, intermediate=14336, layers=32, heads=32, kv_heads=8, context=8192
 )
+SMALL = shaped(vocab=32000, hidden=2048, intermediate=5632, layers=4, heads=16, kv_heads=4, context=4096)
 TINY = shaped(vocab=60, hidden=32, intermediate=64, layers=2, heads=4, kv_heads=2, context=512)
 
 
 def random_decoder(config: ModelConfig, dtype: torch.dtype, device: torch.device, bits: int = 0) -> Decoder:
     """Weights of unit variance at the output of every product; made on the device. bits: what those of the
     layers are rounded to, as on a GPU."""
-    generator = torch.Generator(device).manual_seed(0)
+    generator = None if device.type == "meta" else torch.Generator(device).manual_seed(0)
 
     def weight(outputs: int, inputs: int) -> Linear:
         made = torch.randn(outputs, inputs, generator=generator, device=device, dtype=dtype)

@@ -128,7 +128,7 @@ def group_norm_silu(
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
     """`reference_media.modulate`."""
-    if chosen("modulate", x, x.shape[0] * x.shape[1]):
+    if x.stride(2) == 1 and chosen("modulate", x, x.shape[0] * x.shape[1]):
         from kernels import modulation
 
         return modulation.modulate(x, scale, shift, eps)
@@ -137,7 +137,9 @@ def modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
 
 def latent_steps(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
     """`reference_media.latent_steps`."""
-    if chosen("latent_steps", tensors[0], tensors[0].numel()):
+    if all(each.is_contiguous() for each in tensors) and chosen(
+        "latent_steps", tensors[0], tensors[0].numel()
+    ):
         from kernels import latents
 
         return latents.latent_steps(tensors, weights)

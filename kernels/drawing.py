@@ -33,7 +33,7 @@ PASS_WARPS = 16
 GREATEST_NOISE = tl.constexpr(22.9)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["number"])
 def _penalise(
     scores: tl.tensor,
     where: tl.tensor,
@@ -183,7 +183,7 @@ def _noise(low: tl.tensor, high: tl.tensor, token: tl.tensor) -> tl.tensor:
     return (-tl.log(-tl.log(uniform))).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def _draw(
     scores: tl.tensor,
     filters: tl.tensor,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from functools import cache
 
 import torch
 import triton
@@ -34,8 +37,25 @@ def ceil_to(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def processors(device: torch.device) -> int:
-    """How many blocks the device runs side by side; a few where kernels are interpreted."""
-    if device.type != "cuda":
-        return 4
+_elsewhere = 4
+
+
+@cache
+def _processors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def processors(device: torch.device) -> int:
+    """How many blocks the device runs side by side; elsewhere a few, or as many as `as_if` says."""
+    return _processors(device) if device.type == "cuda" else _elsewhere
+
+
+@contextlib.contextmanager
+def as_if(processors: int) -> Iterator[None]:
+    """What is compiled for a GPU that is not there is compiled for so many: one thread."""
+    global _elsewhere
+    before, _elsewhere = _elsewhere, processors
+    try:
+        yield
+    finally:
+        _elsewhere = before

@@ -57,12 +57,13 @@ def paged_rows(
     """From numbers on the host, in one transfer. `visible`: one whole number a query, in the order of the
     rows (which then lie packed without gaps), see `PagedRows`."""
     number, width = len(counts), max((len(row) for row in pages), default=0) or 1
-    numbers = np.zeros(number * (3 + width), dtype=np.int32)
-    numbers[: 3 * number] = [*firsts, *counts, *contexts]
-    for table, row in zip(numbers[3 * number :].reshape(number, width), pages, strict=True):
+    aligned = -(-number // 4) * 4  # each part begins at a multiple of 16 bytes, as kernels are compiled for
+    numbers = np.zeros(3 * aligned + number * width, dtype=np.int32)
+    numbers[: 3 * aligned].reshape(3, aligned)[:, :number] = (firsts, counts, contexts)
+    for table, row in zip(numbers[3 * aligned :].reshape(number, width), pages, strict=True):
         table[: len(row)] = row
     flat = moved(torch.from_numpy(numbers), device)
-    first, count, context = flat[: 3 * number].view(3, -1)
+    first, count, context = flat[: 3 * aligned].view(3, -1)[:, :number]
     position = None
     if visible is not None:
         assert max(counts) <= 64, "at most 64 new tokens a row have bits"
@@ -74,7 +75,7 @@ def paged_rows(
         first,
         count,
         context,
-        flat[3 * number :].view(number, width),
+        flat[3 * aligned :].view(number, width),
         page,
         max(counts, default=0),
         max(contexts, default=0),

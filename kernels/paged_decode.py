@@ -28,7 +28,8 @@ SHORTEST_PART = 256
 MERGED = 16
 
 
-@triton.jit
+# These differ from slice to slice: binaries for 1 and for multiples of 16 would be compiled amid a talk.
+@triton.jit(do_not_specialize=["pages_row", "parts", "tiles"])
 def _decode(
     q: tl.tensor,
     cache: tl.tensor,
@@ -87,35 +88,37 @@ def _decode(
     store_part(out, sums, place, live, found, total, best, SIZE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def _merge(
     parts_out: tl.tensor,
     sums: tl.tensor,
     out: tl.tensor,
     parts: tl.tensor,
-    PARTS: tl.constexpr,
     CHUNK: tl.constexpr,
     SIZE: tl.constexpr,
     WIDE: tl.constexpr,
 ) -> None:
     """One query head of one token: parts weighted by the exponentials of their log-sums, CHUNK at a time."""
     place = tl.program_id(0).to(tl.int64) * parts
-    every = tl.arange(0, PARTS)
     d = tl.arange(0, WIDE)
-    base = tl.max(tl.load(sums + place + every, mask=every < parts, other=-float("inf")), 0)
-    base = tl.where(base == -float("inf"), 0.0, base)
     merged = tl.zeros([WIDE], tl.float32)
     total = tl.full([], 0.0, tl.float32)
+    best = tl.full([], -float("inf"), tl.float32)
     for at in range(0, parts, CHUNK):
         number = at + tl.arange(0, CHUNK)
-        weights = tl.exp(tl.load(sums + place + number, mask=number < parts, other=-float("inf")) - base)
+        logs = tl.load(sums + place + number, mask=number < parts, other=-float("inf"))
+        highest = tl.maximum(best, tl.max(logs, 0))
+        base = tl.where(highest == -float("inf"), 0.0, highest)
+        weights = tl.exp(logs - base)
+        shrink = tl.exp(best - base)
         found = tl.load(
             parts_out + (place + number[:, None]) * SIZE + d[None, :],
             mask=(weights > 0.0)[:, None] & (d < SIZE)[None, :],
             other=0.0,
         )
-        merged += tl.sum(found * weights[:, None], 0)
-        total += tl.sum(weights, 0)
+        merged = merged * shrink + tl.sum(found * weights[:, None], 0)
+        total = total * shrink + tl.sum(weights, 0)
+        best = highest
     merged = merged / tl.where(total == 0.0, 1.0, total)
     tl.store(out + tl.program_id(0).to(tl.int64) * SIZE + d, merged.to(out.dtype.element_ty), mask=d < SIZE)
 
@@ -181,10 +184,7 @@ def merge(out: Tensor, sums: Tensor, dtype: torch.dtype) -> Tensor:
     """`[tokens, heads * head_dim]` from the parts of `decode_parts`."""
     tokens, heads, parts, size = out.shape
     merged = out.new_empty((tokens, heads * size), dtype=dtype)
-    wide = power_of_2(parts)
-    _merge[(tokens * heads,)](
-        out, sums, merged, parts, PARTS=wide, CHUNK=min(wide, MERGED), SIZE=size, WIDE=power_of_2(size)
-    )
+    _merge[(tokens * heads,)](out, sums, merged, parts, CHUNK=MERGED, SIZE=size, WIDE=power_of_2(size))
     return merged
 
 

@@ -25,7 +25,7 @@ from kernels.upload import upload
 QUERIES = 64
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pages_row"])
 def _prefill(
     q: tl.tensor,
     cache: tl.tensor,

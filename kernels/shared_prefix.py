@@ -20,7 +20,7 @@ from kernels.paged_decode import SHORTEST_PART, decode_parts, merge, parts_for
 QUERIES = 64
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "offset", "parts"])
 def _prefix(
     q: tl.tensor,
     cache: tl.tensor,

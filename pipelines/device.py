@@ -79,10 +79,12 @@ class CpuDevice:
 
 
 class CudaDevice:
-    """Two streams, an event a segment, clean-ups that wait for their event."""
+    """Two streams, an event a segment, clean-ups that wait for their event. Made on the thread that loads the
+    models, whose launches go to this device too."""
 
     def __init__(self, name: str) -> None:
-        self._device = torch.device(name)
+        self._device = torch.device("cuda", torch.device(name).index or 0)  # torch sets no device without one
+        torch.cuda.set_device(self._device)
         self._flying: deque[torch.cuda.Event] = deque()
         self._retired: deque[tuple[tuple[torch.cuda.Event, ...], Callable[[], None]]] = deque()
 

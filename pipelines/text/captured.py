@@ -153,10 +153,10 @@ class _Bucket:
         self._spare_slot = spare_slot
         self._longs = torch.zeros((2, rows), dtype=torch.int64, device=device)
         self._slots = torch.full((rows,), spare_slot, device=device)
-        self._counts = torch.zeros((2, rows), dtype=torch.int32, device=device)
+        self._counts = torch.zeros((2, -(-rows // 4) * 4), dtype=torch.int32, device=device)
         self._pages = torch.zeros((rows, -(-context // PAGE)), dtype=torch.int32, device=device)
         index = torch.arange(rows, dtype=torch.int32, device=device)
-        count, contexts = self._counts
+        count, contexts = self._counts[:, :rows]
         attention = {
             window: AttentionPlan(
                 (),

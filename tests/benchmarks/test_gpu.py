@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import bare, gpu, gpu_parts, kernels
+from benchmarks import bare, gpu, gpu_graphs, gpu_parts, gpu_text, kernels
 from benchmarks.gpu_book import Book
 from benchmarks.kernel_cases import cases
 from benchmarks.sdxl_shape import SDXL, TINY, ShapedUNet, evaluated, shaped_unet
 from kernels.timings import read
+from pipelines.text.settings import DTYPES
 
 ROOT = Path(__file__).parents[2]
+WAIT = "called a synchronizing CUDA operation (Triggered internally at CUDAFunctions.cpp:153.)"
 
 
 @pytest.fixture
@@ -91,6 +94,45 @@ def test_timings_are_written_of_equal_kernels_only(tmp_path: Path) -> None:
     gpu.write(tmp_path, found, "make bench-gpu")
     assert {path.name for path in tmp_path.iterdir()} == {"gpu-nvidia-h200.json", "kernels-nvidia-h200.json"}
     assert [(timing.device, timing.kernel) for timing in read(tmp_path)] == [("NVIDIA H200", "gate_multiply")]
+
+
+def test_what_is_written_is_whole_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that runs reads what the one before it has found."""
+    path = tmp_path / "kernels-h.json"
+    seen: list[str] = []
+    path.write_text("{}")
+    monkeypatch.setattr(Path, "replace", lambda *_: seen.append(path.read_text()))
+    gpu._dump(path, {"timings": [1]})
+    assert seen == ["{}"]
+
+
+def test_a_peer_that_is_missing_costs_no_row() -> None:
+    def missing() -> object:
+        raise RuntimeError("no such operator on this device")
+
+    peers, failed = kernels.usable({"here": lambda: None, "missing": missing})
+    assert set(peers) == {"here"}
+    assert failed == {"missing": "no such operator on this device"}
+
+
+def test_waits_are_counted_without_what_torch_says_of_counting_them() -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for text in (
+            "Synchronization debug mode is a prototype feature and does not yet detect all",
+            WAIT,
+            WAIT,
+        ):
+            warnings.warn(text, stacklevel=1)
+    assert gpu_text.waits(said) == 2
+
+
+def test_a_row_that_is_wrong_is_far_from_what_is_expected() -> None:
+    expected = torch.randn(9, 500, generator=torch.Generator().manual_seed(0))
+    found = expected + 0.01 * torch.randn(9, 500, generator=torch.Generator().manual_seed(1))
+    assert gpu_graphs.apart(found, expected) < min(gpu_graphs.NEAR[torch.bfloat16], 0.02)
+    found[4] = expected[3]
+    assert gpu_graphs.apart(found, expected) > max(gpu_graphs.NEAR.values())
 
 
 def test_without_equality_no_timings_are_written(tmp_path: Path) -> None:
@@ -166,6 +208,21 @@ def test_what_is_timed_is_what_dispatch_asks_for() -> None:
     """The sampler asks by its scores, latents and sound are fp32, all others go by the model's dtype."""
     asked = {case.kernel: case.dtype for case in cases(2, tiny=False) if case.dtype is not None}
     assert asked == dict.fromkeys(("perturbed_argmax", "latent_steps", "overlap_add"), torch.float32)
+
+
+def test_every_dtype_that_a_model_may_have_is_timed() -> None:
+    found = kernels.planned()
+    assert len({name for name, _, _ in found}) == len(found)
+    asked: dict[str, set[torch.dtype]] = {}
+    for _, case, dtype in found:
+        asked.setdefault(case.kernel, set()).add(dtype)
+    model = {getattr(torch, name) for name in DTYPES}
+    assert {kernel for kernel, dtypes in asked.items() if dtypes == model} == set(asked) - {
+        "perturbed_argmax",
+        "latent_steps",
+        "overlap_add",
+    }
+    assert found[0][2] is torch.bfloat16  # should the time run out
 
 
 def test_counts_are_of_every_kernel() -> None:

@@ -97,6 +97,21 @@ def test_attention_fits_the_registers_of_other_models(
         assert each.spilled == 0 or dtype == torch.float32, each
 
 
+def test_one_binary_serves_any_number_of_rows() -> None:
+    """Compiling takes a second, in which all conversations would stand still."""
+    from benchmarks.kernel_compiling import compiled_only
+    from kernels import Span, attend, plan_attention
+    from kernels.timings import forced
+
+    cache, q = torch.zeros(4, 2048, 16, dtype=torch.bfloat16), torch.zeros(80, 4, 16, dtype=torch.bfloat16)
+    with compiled_only() as binaries, torch.inference_mode(), forced("paged_decode", "paged_prefill"):
+        for rows, context in ((1, 9), (2, 300), (3, 600), (4, 9), (5, 320)):
+            spans = [Span(row, 1, context, slice(64 * row, 64 * row + context)) for row in range(rows)]
+            spans.append(Span(rows, 20, context + 20, slice(640, 660 + context)))
+            attend(q[: rows + 20], cache, plan_attention(spans, cache))
+    assert sorted(each.kernel for each in binaries.values()) == ["_decode", "_merge", "_prefill"]
+
+
 def compile_edges(dtype: torch.dtype, capability: int) -> None:
     """All that `make bench-gpu` checks. Nothing runs, so nothing is equal either: those failures are
     expected."""

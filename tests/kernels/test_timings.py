@@ -77,3 +77,14 @@ def test_a_broken_result_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "kernels-broken.json").write_text(text)
     with pytest.raises(ValueError, match=r"kernels-broken\.json"):
         read(tmp_path)
+
+
+def test_what_a_kernel_cannot_read_is_left_to_torch() -> None:
+    """Patches of an image are its channels turned round, and networks may answer in channels-last order."""
+    turned = torch.randn(2, 6, 5).transpose(1, 2)
+    last = torch.randn(4, 3, 3).permute(2, 0, 1)
+    scale, weights = torch.randn(2, 6), torch.randn(1, 2)
+    expected = kernels.modulate(turned, scale, scale, 1e-6), kernels.latent_steps([last, last], weights)
+    with forced("modulate", "latent_steps"):
+        assert torch.equal(kernels.modulate(turned, scale, scale, 1e-6), expected[0])
+        assert torch.equal(kernels.latent_steps([last, last], weights), expected[1])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pipelines.device import CpuDevice, CudaDevice
+from pipelines.device import CpuDevice, CudaDevice, open_device
 
 
 def test_inference_mode_stays_on_for_the_thread() -> None:
@@ -65,10 +65,17 @@ class Stream:
 
 
 @pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDevice]:
+def devices(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """What was set as the thread's device; torch's own takes none without an index."""
+    found: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    return found
+
+
+@pytest.fixture
+def cuda(devices: list[torch.device], monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDevice]:
     """A CUDA device over fake streams, entered on this thread."""
     current: list[Stream] = []
-    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: current.append(stream))
@@ -77,6 +84,14 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDevice]:
     device.enter_thread()
     yield device
     device._mode.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:0", 0), ("cuda:3", 3)])
+def test_the_loading_thread_launches_on_the_device_too(
+    name: str, index: int, devices: list[torch.device]
+) -> None:
+    open_device(name, 1)
+    assert [each.index for each in devices] == [index]
 
 
 def test_at_most_two_segments_are_in_flight(cuda: CudaDevice) -> None:
