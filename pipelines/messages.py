@@ -45,10 +45,6 @@ class Message(Value, frozen=True):
     content: str
 
 
-MAX_GRAMMAR_CHARS = 65_536
-"""Of a JSON schema or a regular expression."""
-
-
 class Sampling(Value, frozen=True):
     """How tokens are drawn. Keyed by position: the token at position t depends on (seed, t) alone.
 

@@ -9,13 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pipelines.errors import InvalidRequest
-from server.executor.settings import DeviceSettings
-
-
-def between(field: str, value: float, low: float, high: float) -> None:
-    """Raises: InvalidRequest naming the key and the limits."""
-    if not low <= value <= high:
-        raise InvalidRequest(field, f"must be {low} to {high}, not {value}")
+from server.executor.settings import DeviceSettings, between
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

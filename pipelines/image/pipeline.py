@@ -26,7 +26,7 @@ from pipelines.image.fused import fuse
 from pipelines.image.loader import Components, load_components
 from pipelines.image.points import make_preemptible
 from pipelines.image.preview import fit_preview
-from pipelines.image.request import MAX_STEPS, Checker, ImagePlan
+from pipelines.image.request import Checker, ImagePlan
 from pipelines.image.samplers import adds_noise, first_step
 from pipelines.image.settings import ImageSettings
 from pipelines.image.start import draw
@@ -36,6 +36,7 @@ from pipelines.image.step_cache.levels import StepCaches
 from pipelines.image.step_cache.masks import Masks, read_masks
 from pipelines.image.step_cache.shallow import split
 from pipelines.image.step_cache.text import keep_text_projections
+from pipelines.limits import MAX_STEPS
 from pipelines.messages import ImageRequest, Input, ModelInfo, Request
 
 _LEAST_WAIT_S: Final = 0.5

@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 
 from pipelines.contract import ByteArray
 from pipelines.errors import InvalidRequest
+from pipelines.limits import MAX_IMAGE_BYTES
 
-MAX_BYTES: Final = 16 << 20
 MAX_PIXELS: Final = 1 << 22
 _FORMATS: Final = ("PNG", "JPEG", "WEBP")
 _WHITE: Final = (255, 255, 255, 255)
@@ -27,8 +27,8 @@ def decode_reference(data: bytes, field: str, width: int, height: int) -> ByteAr
 
     Raises: InvalidRequest naming the field and the limit.
     """
-    if len(data) > MAX_BYTES:
-        raise InvalidRequest(field, f"at most {MAX_BYTES} bytes, not {len(data)}")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise InvalidRequest(field, f"at most {MAX_IMAGE_BYTES} bytes, not {len(data)}")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             _check_size(picture.size, field)

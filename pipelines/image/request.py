@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
-from typing import Final
 
 from pipelines.contract import ByteArray
 from pipelines.errors import InvalidRequest, NotFound, Unsupported
@@ -15,15 +14,16 @@ from pipelines.image.lora import Weights
 from pipelines.image.reference import decode_reference
 from pipelines.image.settings import ImageSettings
 from pipelines.image.step_cache.levels import CACHE_LEVELS
+from pipelines.limits import (
+    MAX_GUIDANCE,
+    MAX_LORA_WEIGHT,
+    MAX_LORAS,
+    MAX_PREVIEW_MS,
+    MAX_STEPS,
+    MIMES,
+    MIN_SIDE,
+)
 from pipelines.messages import ImageRequest
-
-MAX_STEPS: Final = 150
-MAX_GUIDANCE: Final = 30.0
-MAX_LORAS: Final = 8
-MAX_PREVIEW_MS: Final = 60_000
-MAX_LORA_WEIGHT: Final = 8.0
-MIN_SIDE: Final = 64
-MIMES: Final = ("image/png", "image/jpeg", "image/webp")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import numpy as np
 from pipelines.contract import Batch, Budget, Emission, Estimate, FloatArray, Job, RawAudio
 from pipelines.cost import CostModel
 from pipelines.errors import Exhausted, InvalidRequest, ModelBroken, NotFound, WrongState
+from pipelines.limits import PITCH_LIMITS, RATE_LIMITS, SAMPLE_RATE_LIMITS
 from pipelines.messages import (
     Done,
     Failed,
@@ -33,10 +34,9 @@ from pipelines.messages import (
 from pipelines.speech.clauses import Border
 from pipelines.speech.loading import LoadedSpeaker, load_speaker
 from pipelines.speech.settings import SpeechSettings
-from pipelines.speech.speaker import PITCH_LIMITS, RATE_LIMITS, Clause, ClauseState
+from pipelines.speech.speaker import Clause, ClauseState
 from pipelines.speech.spoken import SpokenState
 
-SAMPLE_RATE_LIMITS = (8_000, 48_000)
 TYPICAL_SECONDS_PER_CHARACTER = 0.065
 DECODER_CHUNKS = 1.6
 """What decoding a row costs, in chunks; measured of the embedded voice."""

@@ -21,9 +21,6 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
-RATE_LIMITS = (0.5, 2.0)
-PITCH_LIMITS = (0.5, 2.0)
-
 
 @dataclass(frozen=True, slots=True)
 class Symbols:

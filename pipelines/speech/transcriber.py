@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pipelines.contract import Batch, Budget, Emission, Emitted, Estimate, Job
 from pipelines.cost import CostModel
 from pipelines.errors import Exhausted, InvalidRequest, Unsupported, WrongState
+from pipelines.limits import SAMPLE_RATE_LIMITS
 from pipelines.messages import (
     Done,
     FinishReason,
@@ -29,7 +30,6 @@ from pipelines.speech.hearing import Hearing, Silence, Voiced
 from pipelines.speech.recogniser import Recogniser
 from pipelines.speech.settings import TranscriberSettings
 
-SAMPLE_RATE_LIMITS = (8_000, 48_000)
 LANGUAGES = ("en", "en-US")
 TYPICAL_UTTERANCE_S = 4.0
 DECODING_S_PER_AUDIO_S = 0.2

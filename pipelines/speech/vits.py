@@ -28,11 +28,10 @@ from transformers import VitsModel
 from pipelines.contract import FloatArray
 from pipelines.errors import ModelBroken, Unsupported
 from pipelines.interruptible import add_points, interruptible
+from pipelines.limits import PITCH_LIMITS, RATE_LIMITS
 from pipelines.randomness import keyed
 from pipelines.speech.repitch import reach, read_at
 from pipelines.speech.speaker import (
-    PITCH_LIMITS,
-    RATE_LIMITS,
     ChunkRow,
     Clause,
     ClauseState,

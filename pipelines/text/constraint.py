@@ -21,7 +21,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from torch import Tensor
 
 from pipelines.errors import InvalidRequest, Unsupported
-from pipelines.messages import MAX_GRAMMAR_CHARS, Sampling
+from pipelines.limits import MAX_GRAMMAR_CHARS
+from pipelines.messages import Sampling
 from pipelines.text.grammar_limits import check_regex, check_schema
 from pipelines.text.tokenizer import ChatTokenizer
 

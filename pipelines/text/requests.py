@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import InvalidRequest
+from pipelines.limits import MAX_LOGPROBS, MAX_STOP_CHARS, MAX_STOPS
 from pipelines.messages import Message, PromptRevision, Sampling, TextRequest
 from pipelines.text.constraint import Constraint
 from pipelines.text.encoding import Encoded
 from pipelines.text.tokenizer import ChatTokenizer
 
 ROLES = ("system", "user", "assistant")
-MAX_LOGPROBS = 20
-MAX_STOPS = 8
-MAX_STOP_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +61,9 @@ def check_sampling(sampling: Sampling, vocab: int, context: int) -> None:
     if len(sampling.stop) > MAX_STOPS:
         raise InvalidRequest("sampling.stop", f"at most {MAX_STOPS} strings, got {len(sampling.stop)}")
     for stop in sampling.stop:
-        if not 1 <= len(stop) <= MAX_STOP_LENGTH:
+        if not 1 <= len(stop) <= MAX_STOP_CHARS:
             raise InvalidRequest(
-                "sampling.stop", f"each has 1 to {MAX_STOP_LENGTH} characters, got {len(stop)}"
+                "sampling.stop", f"each has 1 to {MAX_STOP_CHARS} characters, got {len(stop)}"
             )
 
 

@@ -46,13 +46,13 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def __post_init__(self) -> None:
         cores = os.cpu_count() or 1
-        _between("device.threads", self.threads, 0, cores)
-        _between("device.promised_delay_ms", self.promised_delay_ms, 1, 1000)
-        _between("device.slice_ms", self.slice_ms, 1, 10_000)
-        _between("device.kv_tokens", self.kv_tokens, 0, 1 << 26)
-        _between("device.max_jobs", self.max_jobs, 1, 65_536)
-        _between("device.max_image_side", self.max_image_side, 64, 4096)
-        _between("device.decoders", self.decoders, 1, 64)
+        between("device.threads", self.threads, 0, cores)
+        between("device.promised_delay_ms", self.promised_delay_ms, 1, 1000)
+        between("device.slice_ms", self.slice_ms, 1, 10_000)
+        between("device.kv_tokens", self.kv_tokens, 0, 1 << 26)
+        between("device.max_jobs", self.max_jobs, 1, 65_536)
+        between("device.max_image_side", self.max_image_side, 64, 4096)
+        between("device.decoders", self.decoders, 1, 64)
         if self.device != "cpu" and not self.device.startswith("cuda"):
             raise InvalidRequest("device.device", f'"cpu" or "cuda[:N]", not {self.device!r}')
         if self.dtype not in ("float32", "bfloat16", "float16"):
@@ -61,6 +61,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise InvalidRequest("device.weights", f"int8, int4 or none at all, not {self.weights!r}")
 
 
-def _between(field: str, value: float, low: float, high: float) -> None:
+def between(field: str, value: float, low: float, high: float) -> None:
+    """Raises: InvalidRequest naming the key and the limits."""
     if not low <= value <= high:
         raise InvalidRequest(field, f"must be {low} to {high}, not {value}")

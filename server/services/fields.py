@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipelines.errors import InvalidRequest, Unsupported
+from pipelines.limits import SAMPLE_RATE_LIMITS
 
 
 def number(message: Any, prefix: str, name: str, low: float, high: float, default: float) -> float:
@@ -35,8 +36,9 @@ def within(value: int, field: str, low: int, high: int) -> int:
 
 def sample_rate(value: int, field: str) -> int:
     """Hz; 0 stands for a default."""
-    if value and not 8_000 <= value <= 48_000:
-        raise InvalidRequest(field, f"must be 8000 to 48000 Hz, not {value}")
+    low, high = SAMPLE_RATE_LIMITS
+    if value and not low <= value <= high:
+        raise InvalidRequest(field, f"must be {low} to {high} Hz, not {value}")
     return value
 
 

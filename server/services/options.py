@@ -8,20 +8,26 @@ from typing import Literal
 from upbeat.v1 import types_pb2
 
 from pipelines.errors import InvalidRequest, NotFound
-from pipelines.messages import (
+from pipelines.limits import (
     MAX_GRAMMAR_CHARS,
-    ImageRequest,
-    JobClass,
-    Message,
-    ModelInfo,
-    Sampling,
-    SpeechRequest,
+    MAX_GUIDANCE,
+    MAX_IMAGE_BYTES,
+    MAX_LOGPROBS,
+    MAX_LORA_WEIGHT,
+    MAX_LORAS,
+    MAX_PREVIEW_MS,
+    MAX_STEPS,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MIMES,
+    MIN_SIDE,
+    PITCH_LIMITS,
+    RATE_LIMITS,
 )
+from pipelines.messages import ImageRequest, JobClass, Message, ModelInfo, Sampling, SpeechRequest
 from server.services import fields
 
 ROLES = {types_pb2.ROLE_SYSTEM: "system", types_pb2.ROLE_USER: "user", types_pb2.ROLE_ASSISTANT: "assistant"}
-MIMES = ("image/png", "image/jpeg", "image/webp")
-SCHEDULERS = ("", "ddim", "euler", "dpmpp_2m")
 CACHE_LEVELS = {
     types_pb2.CACHE_LEVEL_UNSPECIFIED: "off",
     types_pb2.CACHE_LEVEL_OFF: "off",
@@ -31,11 +37,6 @@ CACHE_LEVELS = {
 MAX_SCOPE_CHARS = 256
 MAX_PROMPT_CHARS = 10_000
 MAX_TOP_K = 1 << 20
-MAX_STEPS = 150
-MAX_PREVIEW_MS = 60_000
-MAX_LORAS = 8
-MAX_IMAGE_BYTES = 16 << 20
-MAX_LORA_WEIGHT = 8.0
 
 
 def sampling(wire: types_pb2.Sampling, prefix: str, context_tokens: int) -> Sampling:
@@ -54,7 +55,7 @@ def sampling(wire: types_pb2.Sampling, prefix: str, context_tokens: int) -> Samp
         seed=wire.seed,
         max_tokens=fields.count(wire, prefix, "max_tokens", 1, longest, min(256, longest)),
         stop=_stop(wire, prefix + "stop"),
-        logprobs=fields.count(wire, prefix, "logprobs", 0, 20, 0),
+        logprobs=fields.count(wire, prefix, "logprobs", 0, MAX_LOGPROBS, 0),
         json_schema=fields.text(wire.json_schema, prefix + "json_schema", MAX_GRAMMAR_CHARS),
         regex=fields.text(wire.regex, prefix + "regex", MAX_GRAMMAR_CHARS),
     )
@@ -67,8 +68,8 @@ def voice(wire: types_pb2.VoiceOptions, prefix: str, model: ModelInfo) -> Speech
         raise NotFound(f"{model.name} has no voice {wire.voice!r}; it has: {known}", field=prefix + "voice")
     return SpeechRequest(
         voice=wire.voice,
-        rate=fields.number(wire, prefix, "rate", 0.5, 2, 1.0),
-        pitch=fields.number(wire, prefix, "pitch", 0.5, 2, 1.0),
+        rate=fields.number(wire, prefix, "rate", *RATE_LIMITS, 1.0),
+        pitch=fields.number(wire, prefix, "pitch", *PITCH_LIMITS, 1.0),
         sample_rate=fields.sample_rate(wire.sample_rate, prefix + "sample_rate"),
     )
 
@@ -78,7 +79,7 @@ def image(
 ) -> ImageRequest:
     """The prompt may be empty here. Raises: InvalidRequest, Unsupported."""
     default_mime = wire.mime or MIMES[0]
-    guidance = fields.number(wire, prefix, "guidance", 0, 30, 0.0)
+    guidance = fields.number(wire, prefix, "guidance", 0, MAX_GUIDANCE, 0.0)
     if wire.HasField("guidance"):
         guidance = max(1.0, guidance)  # 0 stands for the model's own inside; at most 1 is off.
     preview_ms = fields.count(wire, prefix, "preview_ms", 0, MAX_PREVIEW_MS, 0)
@@ -90,9 +91,7 @@ def image(
         steps=fields.count(wire, prefix, "steps", 1, min(MAX_STEPS, model.max_steps or MAX_STEPS), 0),
         guidance=guidance,
         seed=wire.seed,
-        scheduler=fields.one_of(
-            wire.scheduler, prefix + "scheduler", ("", *(model.schedulers or SCHEDULERS))
-        ),
+        scheduler=fields.one_of(wire.scheduler, prefix + "scheduler", ("", *model.schedulers)),
         preview_every=fields.count(wire, prefix, "preview_every", 0, MAX_STEPS, 1 if preview_ms else 4),
         preview_ms=preview_ms,
         mime=fields.one_of(default_mime, prefix + "mime", MIMES),
@@ -144,11 +143,13 @@ def _above_zero(value: float, field: str, high: float) -> float:
 
 
 def _stop(wire: types_pb2.Sampling, field: str) -> tuple[str, ...]:
-    if len(wire.stop) > 8:
-        raise InvalidRequest(field, f"at most 8 strings, not {len(wire.stop)}")
+    if len(wire.stop) > MAX_STOPS:
+        raise InvalidRequest(field, f"at most {MAX_STOPS} strings, not {len(wire.stop)}")
     for index, stop in enumerate(wire.stop):
-        if not 1 <= len(stop) <= 64:
-            raise InvalidRequest(f"{field}[{index}]", f"must have 1 to 64 characters, not {len(stop)}")
+        if not 1 <= len(stop) <= MAX_STOP_CHARS:
+            raise InvalidRequest(
+                f"{field}[{index}]", f"must have 1 to {MAX_STOP_CHARS} characters, not {len(stop)}"
+            )
     return tuple(wire.stop)
 
 
@@ -157,8 +158,8 @@ def _side(wire: types_pb2.ImageOptions, name: Literal["width", "height"], prefix
     if not wire.HasField(name):
         return 0
     value: int = getattr(wire, name)
-    if not 64 <= value <= max_side or value % 8:
-        raise InvalidRequest(prefix + name, f"a multiple of 8 from 64 to {max_side}, not {value}")
+    if not MIN_SIDE <= value <= max_side or value % 8:
+        raise InvalidRequest(prefix + name, f"a multiple of 8 from {MIN_SIDE} to {max_side}, not {value}")
     return value
 
 

@@ -24,9 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipelines.limits import PITCH_LIMITS, RATE_LIMITS
 from pipelines.speech.speaker import (
-    PITCH_LIMITS,
-    RATE_LIMITS,
     ChunkRow,
     Clause,
     ClauseState,

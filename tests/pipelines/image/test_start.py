@@ -22,9 +22,10 @@ from PIL import Image
 
 from pipelines.errors import InvalidRequest
 from pipelines.image.pipeline import ImagePipeline
-from pipelines.image.reference import MAX_BYTES, MAX_PIXELS, decode_reference
+from pipelines.image.reference import MAX_PIXELS, decode_reference
 from pipelines.image.samplers import first_step
 from pipelines.image.state import state_of
+from pipelines.limits import MAX_IMAGE_BYTES
 from pipelines.messages import ImageRequest, Usage
 
 SCHEDULERS = [
@@ -193,7 +194,7 @@ BAD = [
     (encoded(Image.new("1", (4096, 1025))), f"at most {MAX_PIXELS} pixels"),
     (bomb(), f"at most {MAX_PIXELS} pixels"),
     (text_bomb(), "whole PNG, JPEG or WebP"),
-    (bytes(MAX_BYTES + 1), f"at most {MAX_BYTES} bytes"),
+    (bytes(MAX_IMAGE_BYTES + 1), f"at most {MAX_IMAGE_BYTES} bytes"),
 ]
 
 

@@ -15,7 +15,8 @@ import torch
 
 from kernels import RowSampling, draw
 from pipelines.errors import InvalidRequest, Unsupported
-from pipelines.messages import MAX_GRAMMAR_CHARS, FinishReason, Sampling
+from pipelines.limits import MAX_GRAMMAR_CHARS
+from pipelines.messages import FinishReason, Sampling
 from pipelines.text.pipeline import TextPipeline
 from pipelines.text.settings import TextSettings
 from tests.text_driver import Driver
