@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from pipelines.messages import Message
 
@@ -49,11 +50,7 @@ class History:
         rest = self._messages[len(system) :]
         if self._budget_tokens:
             room = self._budget_tokens * self._chars_per_token - prompt_chars
-            room -= sum(len(message.content) for message in system)
-            while rest and sum(len(message.content) for message in rest) > room:
-                del rest[0]
-                while rest and rest[0].role == "assistant":
-                    del rest[0]
+            rest = _youngest(rest, room - sum(len(message.content) for message in system))
         return tuple(_joined([*system, *rest]))
 
 
@@ -75,11 +72,17 @@ def heard(text: str, played_ms: float, audio_ms: float, complete: bool) -> str:
     return text[: max(cut, 0)]
 
 
+def _youngest(messages: list[Message], room: float) -> list[Message]:
+    """Those that fit `room` characters; where any had to go, from a user's on."""
+    begin = len(messages)
+    while begin and (room := room - len(messages[begin - 1].content)) >= 0:
+        begin -= 1
+    if begin:
+        while begin < len(messages) and messages[begin].role == "assistant":
+            begin += 1
+    return messages[begin:]
+
+
 def _joined(messages: list[Message]) -> list[Message]:
-    joined: list[Message] = []
-    for message in messages:
-        if joined and joined[-1].role == message.role:
-            joined[-1] = Message(message.role, joined[-1].content + "\n" + message.content)
-        else:
-            joined.append(message)
-    return joined
+    alike = groupby(messages, key=lambda message: message.role)
+    return [Message(role, "\n".join(each.content for each in group)) for role, group in alike]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from pipelines.messages import Message
@@ -34,6 +36,17 @@ def test_the_budget_learns_how_long_tokens_are() -> None:
         history.add(f"question {number}", f"answer {number}")
     history.observe(characters=100, tokens=80)
     assert history.messages(1) == (SYSTEM, *_pair(4))
+
+
+def test_a_history_of_very_many_messages_takes_no_time() -> None:
+    alternating = [Message(role, "a") for role in ("user", "assistant")] * 50_000
+    history = History(alternating, 1000)
+    begun_s = time.process_time()
+    kept = history.messages(10)
+    assert sum(len(message.content) for message in kept) == 2990
+    assert kept[0].role == "user"
+    assert len(History([Message("user", "a")] * 100_000, 0).messages(10)[0].content) == 199_999
+    assert time.process_time() - begun_s < 2, "it is trimmed on the event loop"
 
 
 def test_an_unheard_answer_leaves_the_question() -> None:
