@@ -51,6 +51,7 @@ class Picture:
                 self.drop()
                 self._begin(prompt, committed=True)
         except UpbeatError as error:
+            self.drop()
             self._turn.fail_later(error)
 
     def drop(self) -> None:
@@ -60,7 +61,7 @@ class Picture:
             self._turn.drop(lane)
 
     def settle(self) -> None:
-        """The answer is complete: what was begun and not asked for is thrown away."""
+        """What was begun and not asked for is thrown away."""
         if not self._drawn:
             self.drop()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.messages import Cancel, ImageRequest, Promote, TextRequest
+from pipelines.errors import Exhausted
+from pipelines.messages import Cancel, FinishReason, ImageRequest, Promote, TextRequest
 from tests.fakes import IMAGE, STOP, picture, tokens
 from tests.server.session_bench import DONE, answering, last, said, typed
 
@@ -58,3 +59,15 @@ def test_a_caption_that_is_not_asked_for_after_all_is_not_drawn() -> None:
     on.link.emit(text, *tokens("Fine.", 2), DONE)
     assert last(on.events()).reason is STOP
     assert Cancel(on.link.submitted(ImageRequest)[0].job_id) in on.link.sent
+
+
+def test_an_image_begun_ahead_that_finds_no_place_at_the_commit_ends_the_turn() -> None:
+    on = answering("completeness", jobs=1, image=IMAGE)
+    typed(on, "A red ball.")
+    text, early = on.link.submitted(TextRequest)[0].job_id, on.link.submitted(ImageRequest)[0].job_id
+    on.admission.job(IMAGE.name)
+    on.session.commit(None)
+    on.link.emit(text, *tokens("Here.", 1), DONE)
+    done = last(on.events())
+    assert (done.reason, type(done.error)) == (FinishReason.FAILED, Exhausted)
+    assert Cancel(early) in on.link.sent
