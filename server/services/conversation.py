@@ -84,7 +84,8 @@ async def _read(
         act(attachment.session, request)
     if attachment.session.plan.resume_window_s:
         await asyncio.sleep(LINGER_S)
-    attachment.session.end_input()
+    if attachment.held:
+        attachment.session.end_input()
 
 
 def act(session: Session, request: gateway_pb2.ConverseRequest) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
 import pytest
 
 from pipelines.errors import NotFound, WrongState
 from pipelines.messages import FinishReason
 from server.events import TurnDone
+from server.services.conversation import _read
 from server.session import RETENTION_S
 from tests.fakes import tokens
 from tests.server.session_bench import AT_ONCE, DONE, Bench, last, said
@@ -107,6 +112,22 @@ def test_the_newer_stream_takes_over() -> None:
     bench.sessions.detach(bench.attachment)
     bench.link.emit(1, *tokens(" two", 1), DONE)
     assert said(bench.events(newer)) == " two"
+
+
+async def test_the_end_of_a_stream_that_was_taken_over_ends_nothing() -> None:
+    bench = Bench(resume_window_s=5.0)
+    bench.session.append("Hi")
+    unused: Any = None
+
+    async def lost() -> AsyncIterator[Any]:
+        for each in ():
+            yield each
+
+    reading = asyncio.create_task(_read(lost(), bench.attachment, unused, unused))
+    await asyncio.sleep(0)
+    bench.sessions.resume("local", "s", "", 0)
+    await reading
+    assert bench.session.active is not None
 
 
 def test_the_oldest_detached_session_makes_room() -> None:
