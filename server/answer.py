@@ -4,6 +4,8 @@ Rules:
   1. The speech job is submitted before the text job that feeds it.
   2. A lost device, and whatever fails once the prompt is committed, fails the turn. Work ahead of the commit
      that fails is dropped, not reported: the prompt may still change, and is answered afresh at the commit.
+     News of such a failure may come behind the commit: a job that ran ahead is replaced once, as long as
+     nothing of the committed answer has left.
   3. Nothing made ahead of the commit leaves before it, but tokens and thoughts that the client asked for.
 Owner: the turn. No waiting; the clock is injected.
 """
@@ -23,6 +25,7 @@ from pipelines.simultaneous.policies import Advice, Partial, policy, thinking
 from server.desk import Desk
 from server.dispatch import Work
 from server.early import Early, Expected
+from server.events import Discarded
 from server.foresight import Foresight
 from server.history import heard
 from server.lanes import Lane, TextLane
@@ -54,6 +57,8 @@ class Answer:
         self._voice: Voice | None = None
         self._picture = Picture(turn, self._submit_image)
         self._thinking: Thinking | None = None
+        self._retry: PromptRevision | None = None
+        self._owed: list[Discarded] = []
 
     @property
     def text(self) -> str:
@@ -99,12 +104,26 @@ class Answer:
         return min(again_s, self.foresight.again_s)
 
     def forgive(self, lane: Lane) -> bool:
-        """Whether the job that failed was work ahead of the commit, which is then given up."""
+        """Whether the turn goes on without the job that failed (rule 2)."""
         if self._picture.failed(lane) or (self._thinking is not None and self._thinking.failed(lane)):
             return True
-        if self._prompt.committed or lane not in (self._text, self._voice and self._voice.lane):
+        if lane not in (self._text, self._voice and self._voice.lane):
+            return False
+        if self._prompt.committed:
+            return self._tried_again(lane)
+        self._stay_behind()
+        return True
+
+    def _tried_again(self, lane: Lane) -> bool:
+        """Whether another job answers the committed prompt in place of the one that ran ahead of it."""
+        final, self._retry = self._retry, None
+        if final is None or lane is not self._text or self.text:
             return False
         self._stay_behind()
+        try:
+            self._answer(final)
+        except UpbeatError as error:
+            self._turn.fail(error)
         return True
 
     def _think(self) -> None:
@@ -147,8 +166,7 @@ class Answer:
         return self._desk.grant(plan.text, plan.sampling.max_tokens)
 
     def _arrived_early(self, chunk: TokenChunk) -> None:
-        """A token of an answer ahead: it is charged, its first clause spoken, its picture begun."""
-        self._desk.allowance.charge(len(chunk.token_ids), self._desk.clock.now())
+        """A token of the answer ahead that holds now: its first clause is spoken, its picture begun."""
         self._expected.add(chunk.text)
         if self._expected.caption and self._draws_on_request:
             self._picture.expect(self._expected.caption)
@@ -158,15 +176,19 @@ class Answer:
             except UpbeatError:
                 self._stay_behind()
 
+    def _charge(self, tokens: int) -> None:
+        self._desk.allowance.charge(tokens, self._desk.clock.now())
+
     def _stay_behind(self) -> None:
         self.ahead = False
         if self._text is not None:
             self._turn.drop(self._text)
+            self._owed = self._text.give_up()
         if self._voice is not None:
             self._turn.drop(self._voice.lane)
         if self._thinking is not None:
             self._thinking.stop()
-        self._picture.drop()
+        self._picture.settle()
         self.foresight.forget()
         self._text, self._voice = None, None
 
@@ -193,8 +215,14 @@ class Answer:
         if self._thinking is not None:
             self._thinking.stop()
             self._thinking.hold(self._prompt.text)
-        revision = self.foresight.final(self._notes)
-        self._send(revision)
+        ran_ahead = self._text is not None
+        final = self.foresight.final(self._notes)
+        self._answer(final)
+        self._retry = final if ran_ahead else None
+
+    def _answer(self, final: PromptRevision) -> None:
+        """The committed prompt to the device; what comes of it may leave."""
+        self._send(final)
         text, voice = self._text, self._voice
         assert text is not None, "sent"
         if voice is not None:
@@ -235,7 +263,8 @@ class Answer:
             consumer=self._voice.lane.work.handle if self._voice else None,
         )
         draw = self._picture.draw if self._draws_on_request else None
-        kept = Early(self._arrived_early, plan.ahead.emit_before_commit)
+        kept = Early(self._arrived_early, self._charge, plan.ahead.emit_before_commit)
+        kept.stale.extend(self._owed)
         lane = TextLane(desk.dispatcher.submit(order), self._speak, draw, early=kept)
         lane.revision = first.number
         self._turn.add(lane)

@@ -13,17 +13,21 @@ from server.events import Discarded
 class Early:
     """The answer ahead, kept until the commit, or shown at once if the client asked for that.
 
-    told(chunk): a token has arrived ahead, of the answer that holds now, which has `tokens` of them. `shown`:
-    the revision of the last token that was shown. `stale`: what the client has yet to be told.
+    told(chunk): a token has arrived ahead, of the answer that holds now, which has `tokens` of them.
+    charge(tokens): so many were generated ahead, whether they hold or not. `shown`: the revision of the last
+    token that was shown. `stale`: what the client has yet to be told.
     """
 
-    def __init__(self, told: Callable[[TokenChunk], None], shows: bool = False) -> None:
+    def __init__(
+        self, told: Callable[[TokenChunk], None], charge: Callable[[int], None], shows: bool = False
+    ) -> None:
         self.shows = shows
         self.committed = False
         self.kept: deque[Chunk] = deque()
         self.stale: deque[Discarded] = deque()
         self.shown = 0
         self.tokens = 0
+        self.charge = charge
         self._told = told
 
     def keep(self, chunk: Chunk) -> None:

@@ -66,6 +66,7 @@ class TextLane:
         self.text = ""
         self.wasted = 0
         self.revision = 0
+        self._before = 0
         self._tags = tags
         self._filter = None if tags else DrawFilter()
         self._hear = hear
@@ -85,12 +86,20 @@ class TextLane:
         self._captions.clear()
         self._filter = None if self._tags else DrawFilter()
 
+    def give_up(self) -> list[Discarded]:
+        """The job is dropped. Returns what the client has yet to be told of it."""
+        if self._early is None:
+            return []
+        self._early.supersede(shown=bool(self.text))
+        return list(self._early.stale)
+
     def commit(self) -> None:
         """The prompt is committed: its answer may leave, be spoken, and draw."""
         if self._early is None:
             return
         self._early.committed = True
         self.wasted = max(0, self.wasted - self._early.tokens)
+        self._before = self.wasted
         if self._hear is not None and self.text:
             self._hear(self.text, False)
         self._call_for(self._captions)
@@ -146,8 +155,14 @@ class TextLane:
         """Whether it belongs to the answer that holds now. What it was for nothing counts either way."""
         if not isinstance(chunk, TokenChunk):
             return True
-        self.wasted = chunk.wasted
-        return not 0 < chunk.revision < self.revision
+        stale = 0 < chunk.revision < self.revision
+        if self._early is not None and (stale or self._ahead):
+            self._early.charge(len(chunk.token_ids))
+        if stale:
+            self._before = chunk.wasted
+        # What was on its way at the commit does not know that it holds; only what came before it does not.
+        self.wasted = chunk.wasted if stale or self._ahead else min(chunk.wasted, self._before)
+        return not stale
 
     def _drain(self) -> str:
         """Takes what has arrived; a failure behind it is kept for the next call. Returns what to show."""

@@ -165,10 +165,10 @@ class Turn:
 
     def _lane_failed(self, lane: Lane, error: UpbeatError) -> None:
         self.drop(lane)
-        forgiven = self._forgive is not None and self._forgive(lane)
-        if forgiven and not isinstance(error, DeviceLost):
+        lost = isinstance(error, DeviceLost)
+        if not lost and self._forgive is not None and self._forgive(lane):
             return
-        if isinstance(error, DeviceLost) or not self._in_band or lane.modality in ("text", "transcription"):
+        if lost or not self._in_band or lane.modality in ("text", "transcription"):
             self.fail(error)
         else:
             self.fail_later(error)

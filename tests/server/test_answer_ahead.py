@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.messages import Done, Failed, Message, PromptRevision, TextRequest, Usage
+from pipelines.messages import Done, Failed, FinishReason, Message, PromptRevision, TextRequest, Usage
 from server.allowance import BURST_S, SESSION_CHARS_PER_S
 from server.events import Discarded, TurnDone
 from server.foresight import TICK_PER_CHAR_S
@@ -185,6 +185,79 @@ def test_a_failure_ahead_is_not_the_turns() -> None:
     events = on.events()
     assert said(events) == "Two"
     assert last(events).usage.wasted_tokens == 3
+
+
+def test_what_fails_ahead_takes_back_what_was_shown() -> None:
+    on = answering(emit=True)
+    typed(on, "one ")
+    on.link.emit(1, *tokens("gone", 1), Failed("Exhausted", "no room"))
+    assert said(on.events()) == "gone"
+    on.session.commit(None)
+    assert [event.body for event in on.events()] == [Discarded(1)]
+    on.link.emit(2, *tokens("One", 2), DONE)
+    assert said(on.events()) == "One"
+
+
+def test_news_of_a_failure_ahead_behind_the_commit_is_not_the_turns() -> None:
+    on = answering()
+    typed(on, "much too long ")
+    on.session.revise(0, "one")
+    on.session.commit(None)
+    on.link.emit(1, Failed("InvalidRequest", "prompt: too long", "prompt"))
+    assert on.events() == []
+    again = on.link.submitted(TextRequest)[1]
+    assert (again.first, again.committed) == (PromptRevision(2, "one", True), True)
+    on.link.emit(2, *tokens("One", 2), DONE)
+    events = on.events()
+    assert said(events) == "One"
+    assert last(events).reason is STOP
+    assert on.dispatcher.busy(TEXT.name) == 0
+
+
+def test_a_committed_prompt_that_fails_is_tried_again_once() -> None:
+    on = answering()
+    typed(on, "one ")
+    on.session.commit(None)
+    for job in (1, 2):
+        on.link.emit(job, Failed("InvalidRequest", "prompt: too long", "prompt"))
+        events = on.events()
+    assert last(events).reason is FinishReason.FAILED
+    assert len(on.link.submitted(TextRequest)) == 2
+
+
+def test_an_answer_that_has_begun_to_leave_is_not_begun_again() -> None:
+    on = answering()
+    typed(on, "one ")
+    on.session.commit(None)
+    on.link.emit(1, *tokens("One", 1), Failed("ModelBroken", "NaN"))
+    events = on.events()
+    assert said(events) == "One"
+    assert last(events).reason is FinishReason.FAILED
+
+
+def test_tokens_that_come_too_late_are_charged_all_the_same() -> None:
+    on = answering()
+    typed(on, "one ")
+    typed(on, "two ")
+    for _ in range(33):
+        on.link.emit(1, *tokens(" ".join("x" * 60), 1))
+        on.events()
+    typed(on, "three ")
+    assert 0 < inputs(on)[-1].answer_tokens < 100
+
+
+def test_a_chunk_on_its_way_at_the_commit_is_not_for_nothing() -> None:
+    on = answering()
+    typed(on, "one ")
+    on.link.emit(1, *tokens("a b", 1, wasted=2))
+    typed(on, "two ")
+    on.link.emit(1, *tokens("c d", 2, wasted=4))
+    on.events()
+    on.session.commit(None)
+    on.link.emit(1, *tokens("e", 2, wasted=5))
+    on.events()
+    on.session.interrupt(0)
+    assert last(on.events()).usage.wasted_tokens == 2
 
 
 def test_a_turn_that_is_dropped_before_its_commit_tells_what_was_for_nothing() -> None:

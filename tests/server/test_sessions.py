@@ -120,8 +120,8 @@ async def test_the_end_of_a_stream_that_was_taken_over_ends_nothing() -> None:
     unused: Any = None
 
     async def lost() -> AsyncIterator[Any]:
-        for each in ():
-            yield each
+        return
+        yield
 
     reading = asyncio.create_task(_read(lost(), bench.attachment, unused, unused))
     await asyncio.sleep(0)
