@@ -21,6 +21,8 @@ from pipelines.simultaneous.alignment import common_prefix
 _BORDER = re.compile(r"(?<=\w) (?=\w)")
 LOOKED = 256
 _WORDS = "one Two 3 four 56"
+# Where a text is cut, and no token lies across: a code point that Unicode keeps for use inside a program.
+CUT = "\ufdd0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,18 @@ class Encoder:
         self._by_words = not special and by_words(tokenizer, raw)
 
     def encode(self, text: str, before: Encoded | None = None) -> Encoded:
-        """The tokens of `text`. before: of a text that begins like it, where there was one."""
+        """The tokens of `text`, which may hold `CUT`s, each a character. before: of a text that begins
+        like it, where there was one."""
         start, kept = self._standing(text, before) if before is not None and self._by_words else (0, 0)
-        rest = self._tokenizer.encode(text[start:], add_special_tokens=self._special)
-        ends = [start + end for _, end in rest.offsets]
-        if before is None or not kept:
-            return Encoded(text, rest.ids, ends)
-        return Encoded(text, before.ids[:kept] + rest.ids, before.ends[:kept] + ends)
+        ids, ends = list[int](), list[int]()
+        if before is not None and kept:
+            ids, ends = before.ids[:kept], before.ends[:kept]
+        for piece in text[start:].split(CUT):
+            found = self._tokenizer.encode(piece, add_special_tokens=self._special)
+            ids += found.ids
+            ends += (start + end for _, end in found.offsets)
+            start += len(piece) + len(CUT)
+        return Encoded(text, ids, ends)
 
     def _standing(self, text: str, before: Encoded) -> tuple[int, int]:
         """The last border that stands: as many characters and as many tokens lie in front of it."""

@@ -1,5 +1,8 @@
 """Text to token ids and back: `tokenizer.json` and the folder's chat template.
 
+Only the template writes control tokens. What looks like one in somebody's words is cut in two, so that it is
+encoded as the characters that it is, and nobody's words can end a message or speak for another role.
+
 Pure after construction and thread-safe: it is used off the executor thread.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +23,10 @@ from tokenizers import Tokenizer
 from pipelines.errors import InvalidRequest, ModelBroken, Unsupported
 from pipelines.messages import Message
 from pipelines.text.config import read_json
-from pipelines.text.encoding import Encoded, Encoder
+from pipelines.text.encoding import CUT, Encoded, Encoder
 
 _END = "\uf8ff"
+_UNKNOWN = "\ufffd"
 
 
 class ChatTokenizer:
@@ -46,6 +51,7 @@ class ChatTokenizer:
             d.get("type") == "Strip" and d.get("start") for d in _decoders(raw.get("decoder"))
         )
         self._encoder = Encoder(self._tokenizer, raw, special=self._template is None)
+        self._control = _control_tokens(self._tokenizer)
         self._longest = max((len(piece) for piece in self._bytes), default=1)
 
     def content(self, token: int) -> bytes:
@@ -61,10 +67,11 @@ class ChatTokenizer:
         return characters <= tokens * self._longest
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The conversation as the model was trained to see it, up to where the answer begins."""
+        """The conversation as the model was trained to see it, up to where the answer begins; `CUT` inside of
+        what only looks like a control token."""
         if self._template is None:
-            return "\n".join(message.content for message in messages)
-        values = [{"role": message.role, "content": message.content} for message in messages]
+            return "\n".join(message.content.replace(CUT, _UNKNOWN) for message in messages)
+        values = [{"role": message.role, "content": self._harmless(message.content)} for message in messages]
         try:
             return self._template.render(messages=values, add_generation_prompt=True, **self._names)
         except jinja2.TemplateError as error:
@@ -83,12 +90,28 @@ class ChatTokenizer:
         marked = self.render([*messages[:-1], Message(last.role, last.content + _END)])
         closing = len(marked) - marked.rfind(_END) - 1
         end = len(rendered) - closing
-        begin = max(0, end - len(last.content))
+        begin = max(0, end - len(self._harmless(last.content)))
         word = max((rendered.rfind(space, begin, end) for space in (" ", "\n", "\t")), default=-1)
         encoded = self.encode(rendered, before)
         limit = word if word >= begin else begin
         keep = next((place for place, end in enumerate(encoded.ends) if end > limit), len(encoded.ends))
         return encoded, max(0, keep - 1) if word >= begin else keep
+
+    def _harmless(self, content: str) -> str:
+        """With a `CUT` behind the first character of everything that looks like a control token."""
+        content = content.replace(CUT, _UNKNOWN)
+        pieces, start = list[str](), 0
+        while self._control is not None and (found := self._control.search(content, start)):
+            pieces.append(content[start : found.start() + 1])
+            start = found.start() + 1
+        return CUT.join([*pieces, content[start:]])
+
+
+def _control_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    """Finds them in a text. Those of one character are nothing that could be cut."""
+    added = tokenizer.get_added_tokens_decoder().values()
+    names = [re.escape(token.content) for token in added if token.special and len(token.content) > 1]
+    return re.compile("|".join(names)) if names else None
 
 
 def _template(folder: Path) -> tuple[jinja2.Template | None, dict[str, Any]]:
