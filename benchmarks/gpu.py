@@ -37,13 +37,13 @@ RESULTS = Path(__file__).parent / "results"
 BUDGETS_S = {
     "compile": 50.0,
     "equality": 70.0,
-    "kernels": 55.0,
+    "kernels": 65.0,
     "graphs": 30.0,
     "text": 75.0,
     "latency": 45.0,
     "preemption": 100.0,
     "step_cache": 45.0,
-    "compiled": 60.0,
+    "compiled": 50.0,
 }
 SAVE_EVERY_S = 5.0
 Found = dict[str, dict[str, Any]]

@@ -11,6 +11,19 @@ from typing import Any
 DRY = "dry run"
 
 
+def attempted(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What it makes, or {"broken": what Triton's compiler says}: after that, unlike after an error of the
+    device, the process may go on."""
+    from triton.errors import TritonError
+
+    try:
+        return make()
+    except TritonError as error:
+        said = f"{type(error).__name__}: {error}"
+        print(f"  broken: {said[:300]}", flush=True)
+        return {"broken": said[:1500]}
+
+
 class Book:
     """Items that are there already are not made again; one that is begun (`now`) and never ended is the one
     that ended the process. Owner: the part's process."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks import kernel_checks as checks
-from benchmarks.gpu_book import Book
+from benchmarks.gpu_book import Book, attempted
 from benchmarks.kernel_checks import Heads, Rig, poisoned_memory, rig
 from kernels.sampling import RowSampling
 
@@ -75,9 +75,13 @@ def measure(book: Book, device: torch.device, *, tiny: bool) -> None:
     }
     book.put(planned=list(planned))
     for name, (check, dtype) in planned.items():
-        book.item(name, lambda check=check, dtype=dtype: _outcome(check, rig(str(device), dtype)))  # type: ignore[misc]
+        book.item(name, lambda check=check, dtype=dtype: _made(check, rig(str(device), dtype)))  # type: ignore[misc]
     failed = [name for name, item in book.items.items() if not item.get("equal")]
     print(f"  {len(book.items) - len(failed)} equal, {len(failed)} not")
+
+
+def _made(check: Check, rig: Rig) -> dict[str, Any]:
+    return attempted(lambda: _outcome(check, rig))
 
 
 def _outcome(check: Check, rig: Rig) -> dict[str, Any]:

@@ -13,12 +13,13 @@ import importlib.util
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.gpu_book import Book
+from benchmarks.gpu_book import Book, attempted
 from benchmarks.gpu_timing import Time, alternated, bandwidth, flops
 from benchmarks.kernel_cases import Call, Case, cases
 
@@ -60,7 +61,8 @@ def measured(book: Book) -> None:
     print(f"  {torch.cuda.get_device_name()}: {limits['bytes_per_s'] / 1e12:.2f} TB/s copied, ", end="")
     print(f"{limits['flops_per_s'] / 1e12:.0f} TFLOP/s {DTYPE} products")
     for name, case, dtype in planned():
-        book.item(name, lambda case=case, dtype=dtype: one(case, dtype, limits))  # type: ignore[misc]
+        row = partial(one, case, dtype, limits)
+        book.item(name, lambda row=row: attempted(row))  # type: ignore[misc]
         torch.cuda.empty_cache()
 
 

@@ -110,12 +110,13 @@ class Stage(nn.Module):
         """A point after each block."""
         x = self.residual(x, time)
         yield
-        rows, channels, height, width = x.shape
+        if not len(self.blocks):
+            return x
+        flat = x.flatten(2).transpose(1, 2).contiguous()
         for block in self.blocks:
-            flat = block(x.flatten(2).transpose(1, 2), text)
-            x = flat.transpose(1, 2).reshape(rows, channels, height, width)
+            flat = block(flat, text)
             yield
-        return x
+        return flat.transpose(1, 2).reshape(x.shape).contiguous()
 
 
 class ShapedUNet(nn.Module):

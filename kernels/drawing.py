@@ -77,7 +77,6 @@ def _float(key: tl.tensor) -> tl.tensor:
 @triton.jit
 def _amount_above(
     scores: tl.tensor,
-    heat: tl.tensor,
     vocab: tl.tensor,
     peak: tl.tensor,
     key: tl.tensor,
@@ -88,7 +87,7 @@ def _amount_above(
     amount = tl.zeros([BLOCK], tl.float32)
     for at in range(0, vocab, BLOCK):
         i = at + tl.arange(0, BLOCK)
-        x = tl.div_rn(tl.load(scores + i, mask=i < vocab, other=-float("inf")), heat)
+        x = tl.load(scores + i, mask=i < vocab, other=-float("inf"))
         each = tl.exp(x - peak) if MASS else tl.full([BLOCK], 1.0, tl.float32)
         amount += tl.where((i < vocab) & (_ordered(x) > key), each, 0.0)
     return tl.sum(amount, 0)
@@ -97,7 +96,6 @@ def _amount_above(
 @triton.jit
 def _lowest_with(
     scores: tl.tensor,
-    heat: tl.tensor,
     vocab: tl.tensor,
     peak: tl.tensor,
     wanted: tl.tensor,
@@ -113,7 +111,7 @@ def _lowest_with(
         third = tl.zeros([BLOCK], tl.float32)
         for at in range(0, vocab, BLOCK):
             i = at + tl.arange(0, BLOCK)
-            x = tl.div_rn(tl.load(scores + i, mask=i < vocab, other=-float("inf")), heat)
+            x = tl.load(scores + i, mask=i < vocab, other=-float("inf"))
             key = _ordered(x)
             each = tl.exp(x - peak) if MASS else tl.full([BLOCK], 1.0, tl.float32)
             each = tl.where(i < vocab, each, 0.0)
@@ -142,26 +140,25 @@ def _threshold(
     vocab: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    """filters `[rows, 3]`: temperature or 1, top-p, min-p; top_k int32 `[rows]`, the vocabulary for none."""
+    """filters `[rows, 2]`: top-p, min-p; top_k int32 `[rows]`, the vocabulary for none."""
     row = tl.program_id(0).to(tl.int64)
     scores += row * vocab
-    heat = tl.load(filters + 3 * row)
-    p, least = tl.load(filters + 3 * row + 1), tl.load(filters + 3 * row + 2)
+    p, least = tl.load(filters + 2 * row), tl.load(filters + 2 * row + 1)
     k = tl.load(top_k + row)
     best = tl.full([BLOCK], -float("inf"), tl.float32)
     for at in range(0, vocab, BLOCK):
         i = at + tl.arange(0, BLOCK)
-        best = tl.maximum(best, tl.div_rn(tl.load(scores + i, mask=i < vocab, other=-float("inf")), heat))
+        best = tl.maximum(best, tl.load(scores + i, mask=i < vocab, other=-float("inf")))
     peak = tl.max(best, 0)
     lowest = tl.full([], 0x007FFFFF, tl.uint32)  # minus infinity
     if k < vocab:
-        lowest = tl.maximum(lowest, _lowest_with(scores, heat, vocab, peak, k.to(tl.float32), False, BLOCK))
+        lowest = tl.maximum(lowest, _lowest_with(scores, vocab, peak, k.to(tl.float32), False, BLOCK))
     if p < 1.0:
-        mass = _amount_above(scores, heat, vocab, peak, lowest, True, BLOCK)
+        mass = _amount_above(scores, vocab, peak, lowest, True, BLOCK)
         if k < vocab:
-            ties = k - _amount_above(scores, heat, vocab, peak, lowest, False, BLOCK)
+            ties = k - _amount_above(scores, vocab, peak, lowest, False, BLOCK)
             mass += ties * tl.exp(_float(lowest) - peak)
-        lowest = tl.maximum(lowest, _lowest_with(scores, heat, vocab, peak, p * mass, True, BLOCK))
+        lowest = tl.maximum(lowest, _lowest_with(scores, vocab, peak, p * mass, True, BLOCK))
     if least > 0.0:
         lowest = tl.maximum(lowest, _ordered(peak + tl.log(least)))
     tl.store(out + row, _float(tl.minimum(lowest, _ordered(peak))))
@@ -186,7 +183,6 @@ def _noise(low: tl.tensor, high: tl.tensor, token: tl.tensor) -> tl.tensor:
 @triton.jit(do_not_specialize=["parts"])
 def _draw(
     scores: tl.tensor,
-    filters: tl.tensor,
     heats: tl.tensor,
     thresholds: tl.tensor,
     keys: tl.tensor,
@@ -200,7 +196,6 @@ def _draw(
 ) -> None:
     """The best of one part of the vocabulary. heats fp32 `[rows]`, 0 for greedy; keys int32 `[rows, 2]`."""
     row, number = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    heat = tl.load(filters + 3 * row)
     drawn = tl.load(heats + row) > 0.0
     low = tl.load(keys + 2 * row).to(tl.uint32, bitcast=True)
     high = tl.load(keys + 2 * row + 1).to(tl.uint32, bitcast=True)
@@ -208,7 +203,7 @@ def _draw(
     where = number * part
     for at in range(number * part, tl.minimum(number * part + part, vocab), BLOCK):
         i = at + tl.arange(0, BLOCK)
-        x = tl.div_rn(tl.load(scores + row * vocab + i, mask=i < vocab, other=-float("inf")), heat)
+        x = tl.load(scores + row * vocab + i, mask=i < vocab, other=-float("inf"))
         if FILTER:
             x = tl.where(x >= tl.load(thresholds + row), x, -float("inf"))
         if drawn & (tl.max(x, 0) + GREATEST_NOISE > best):
@@ -228,13 +223,16 @@ def perturbed_argmax(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     restrict(logits, rows)
     if any(row.penalised for row in rows):
         _apply_penalties(logits, rows)
-    settings = [(row.temperature or 1.0, row.top_p, row.min_p, row.temperature) for row in rows]
-    table = upload(settings, torch.float32, device)
-    filters, heats = table[:, :3].contiguous(), table[:, 3].contiguous()
+    columns = ([row.temperature for row in rows], [row.temperature or 1.0 for row in rows])
+    heats, divisors = upload(columns, torch.float32, device)
+    logits /= divisors.unsqueeze(
+        1
+    )  # here by all of the device: the threshold's one block would do it 36 times
     keys = upload([_halves(noise_key(row.seed, row.position)) for row in rows], torch.int32, device)
     filtered = any(row.top_k or row.top_p < 1.0 or row.min_p > 0.0 for row in rows)
     thresholds = heats
     if filtered:
+        filters = upload([(row.top_p, row.min_p) for row in rows], torch.float32, device)
         limits = upload([row.top_k or vocab for row in rows], torch.int32, device)
         thresholds = torch.empty_like(heats)
         _threshold[(number,)](logits, filters, limits, thresholds, vocab, BLOCK=PASS, num_warps=PASS_WARPS)
@@ -245,7 +243,6 @@ def perturbed_argmax(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     chosen = torch.empty((number, parts), dtype=torch.int64, device=device)
     _draw[(number, parts)](
         logits,
-        filters,
         heats,
         thresholds,
         keys,

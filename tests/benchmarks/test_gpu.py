@@ -10,13 +10,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import bare, gpu, gpu_graphs, gpu_parts, gpu_text, kernels
-from benchmarks.gpu_book import Book
+from benchmarks.gpu_book import Book, attempted
 from benchmarks.kernel_cases import cases
 from benchmarks.sdxl_shape import SDXL, TINY, ShapedUNet, evaluated, shaped_unet
 from kernels.timings import read
@@ -104,6 +105,18 @@ def test_what_is_written_is_whole_at_any_moment(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "replace", lambda *_: seen.append(path.read_text()))
     gpu._dump(path, {"timings": [1]})
     assert seen == ["{}"]
+
+
+def test_what_does_not_compile_ends_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    class TritonError(Exception):
+        """Of every compile error."""
+
+    def raised() -> dict[str, Any]:
+        raise TritonError("out of resource: shared memory")
+
+    monkeypatch.setitem(sys.modules, "triton.errors", SimpleNamespace(TritonError=TritonError))
+    assert attempted(raised) == {"broken": "TritonError: out of resource: shared memory"}
+    assert attempted(lambda: {"equal": True}) == {"equal": True}
 
 
 def test_a_peer_that_is_missing_costs_no_row() -> None:
