@@ -43,7 +43,7 @@ class ChatOptions:
     draw: bool
     draw_asked: bool
     out: Path
-    ahead: PartialPrompts = "default"
+    ahead: PartialPrompts = "prefill"
     record: bool = False
 
     @property

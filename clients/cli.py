@@ -120,7 +120,7 @@ def chat(
         bool, typer.Option("--draw-asked", help="Pictures only where the text model asks for one.")
     ] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for what is kept.")] = Path("chat"),
-    ahead: Ahead = "default",
+    ahead: Ahead = "prefill",
     record: Annotated[
         bool, typer.Option("--record", help="Keep how each prompt was typed, for `upbeat replay`.")
     ] = False,
@@ -256,7 +256,7 @@ def models(server: Server = DEFAULT_TARGET, token: Token = "", ca: Certificate =
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("demo"),
     server: Annotated[str, typer.Option(metavar="ADDR", help="Use this gateway, start none.")] = "",
-    ahead: Ahead = "default",
+    ahead: Ahead = "prefill",
 ) -> None:
     """One stream, three modalities: a prompt is typed and revised; text, speech and a picture come back."""
     raise typer.Exit(demonstration.run(out, server, _mode(ahead)))

@@ -48,7 +48,7 @@ OPTIONS = (
 )
 
 ModalityName = Literal["text", "speech", "image"]
-PartialPrompts = Literal["default", "off", "prefill", "answer_ahead", "think_ahead"]
+PartialPrompts = Literal["off", "prefill", "answer_ahead", "think_ahead"]
 Message = tuple[Literal["system", "user", "assistant"], str]
 Kind = TypeVar("Kind", bound=Event)
 
@@ -91,7 +91,7 @@ class Upbeat:
         sampling: Sampling | None = None,
         voice: VoiceOptions | None = None,
         image: ImageOptions | None = None,
-        partial_prompts: PartialPrompts = "default",
+        partial_prompts: PartialPrompts = "prefill",
         policy: str = "",
         history: Sequence[Message] = (),
         thoughts: bool = False,
@@ -272,5 +272,4 @@ def _messages(history: Sequence[Message]) -> list[ChatMessage]:
 
 
 def _partial_prompt_mode(name: PartialPrompts) -> PartialPromptMode.ValueType:
-    suffix = "UNSPECIFIED" if name == "default" else name.upper()
-    return PartialPromptMode.Value(f"PARTIAL_PROMPT_MODE_{suffix}")
+    return PartialPromptMode.Value(f"PARTIAL_PROMPT_MODE_{name.upper()}")

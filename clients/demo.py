@@ -45,7 +45,7 @@ PROMPT = (
 )
 
 
-def run(out: Path, server: str = "", ahead: PartialPrompts = "default") -> int:
+def run(out: Path, server: str = "", ahead: PartialPrompts = "prefill") -> int:
     """The whole demo; returns the exit code."""
     console = Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def read_wav(path: Path) -> tuple[bytes, int]:
                 raise BadFile(f"{path}: must be mono with 16 bits, not {shape}")
             return file.readframes(file.getnframes()), file.getframerate()
     except (wave.Error, EOFError) as error:
-        raise BadFile(f"{path}: not a WAV file ({error})") from error
+        raise BadFile(f"{path}: not a WAV file ({str(error) or 'it ends too soon'})") from error
     except OSError as error:
         raise BadFile(f"{path}: {error.strerror}") from error
 

@@ -1,4 +1,5 @@
-"""`upbeat say`, `draw`, `hear` and `models`: one call each, with progress where it takes long."""
+"""`upbeat replay`, `say`, `draw`, `hear`, `trace` and `models`: one call each, with progress where that
+is slow."""
 
 from __future__ import annotations
 

@@ -135,6 +135,8 @@ def kind_of(folder: Path) -> str:
     """ "text", "image" or "speech", by the files in the folder. Raises: ModelBroken."""
     if (folder / "model_index.json").is_file():
         return "image"
+    if not folder.is_dir():
+        raise ModelBroken(f"{folder}: there is no such folder")
     path = folder / "config.json"
     try:
         model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type", "")

@@ -25,7 +25,14 @@ def test_other_sound_is_refused_in_words(tmp_path: Path) -> None:
         file.setframerate(8_000)
         file.writeframes(b"\0\0\0\0")
     (tmp_path / "text.wav").write_text("no sound")
-    for name, words in (("stereo.wav", "mono"), ("text.wav", "not a WAV"), ("none.wav", "No such file")):
+    (tmp_path / "short.wav").write_bytes(b"hi\n")
+    refusals = {
+        "stereo.wav": "mono",
+        "text.wav": "not a WAV",
+        "short.wav": "it ends too soon",
+        "none.wav": "No such file",
+    }
+    for name, words in refusals.items():
         with pytest.raises(BadFile, match=words):
             read_wav(tmp_path / name)
 

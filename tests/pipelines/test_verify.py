@@ -44,6 +44,8 @@ def test_the_kind_of_a_folder(folders: Folders, tmp_path: Path) -> None:
     assert kind_of(MODELS / "upbeat-voice") == "speech"
     with pytest.raises(ModelBroken, match=str(tmp_path)):
         kind_of(tmp_path)
+    with pytest.raises(ModelBroken, match=r"there is no such folder$"):
+        kind_of(tmp_path / "nowhere")
 
 
 def test_an_unsupported_folder_names_the_field(
