@@ -21,6 +21,9 @@ from pipelines.text.speculation.model_drafter import DraftRow
 from pipelines.text.stream import TextStream
 from pipelines.text.swap import Moved
 
+COLDEST = 1e-6
+"""Of temperatures: below it scores would leave what fp32 can hold, and noise counts for nothing."""
+
 
 @dataclass(slots=True)
 class TextState:
@@ -194,7 +197,7 @@ class TextState:
         return RowSampling(
             position=len(self.tokens) + len(draft),
             seed=asked.seed,
-            temperature=asked.temperature,
+            temperature=asked.temperature if asked.temperature >= COLDEST else 0.0,
             top_k=asked.top_k,
             top_p=asked.top_p,
             min_p=asked.min_p,

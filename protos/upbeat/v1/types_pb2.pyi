@@ -270,7 +270,7 @@ class Sampling(_message.Message):
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     REGEX_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """0 to 2; 0, the default, takes the likeliest token."""
+    """0 to 2; 0, the default, and what is below 0.000001 takes the likeliest token."""
     top_p: _builtins.float
     """Above 0 to 1; default 1."""
     top_k: _builtins.int

@@ -119,3 +119,11 @@ def test_settings_are_checked(wrong: dict[str, object]) -> None:
 def test_a_pool_smaller_than_one_context_is_refused(drive: Drive) -> None:
     with pytest.raises(ValueError, match="kv_tokens"):
         drive(TextSettings(kv_tokens=255, context_tokens=256))
+
+
+@pytest.mark.parametrize("temperature", [1e-7, 1e-38, 1e-40, 5e-324])
+def test_next_to_no_temperature_takes_the_best(drive: Drive, temperature: float) -> None:
+    driver = drive()
+    jobs = [driver.submit("one two", Sampling(max_tokens=6, temperature=each)) for each in (0.0, temperature)]
+    driver.drain()
+    assert driver.tokens(jobs[0]) == driver.tokens(jobs[1])
