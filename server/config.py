@@ -42,7 +42,8 @@ class Limits(Section, frozen=True):
     """What is let in at once, and how large.
 
     start_timeout_s: a stream that has said nothing by then is dropped. idle_timeout_s: a conversation in
-    which neither side has said anything for so long, while no turn runs, is ended. replay_mib: memory for
+    which neither side has said anything for so long, while no turn runs, is ended; so is a stream of text to
+    be spoken or of sound to be understood, while it may go on. replay_mib: memory for
     events that a resumed stream may ask for, over all sessions. ahead_tokens_per_s: what may be generated
     ahead of commits, for a session and for a tenant; it shrinks with the committed jobs of the model, to
     nothing at ahead_until_jobs (0: never anything).

@@ -21,6 +21,7 @@ from pipelines.errors import DeadlinePassed, WrongState
 from server.clock import Clock
 from server.events import Event
 from server.gateway import Gateway
+from server.idle import Idle
 from server.meter import Meter
 from server.turn import Turn
 
@@ -90,19 +91,34 @@ async def one_turn(
     turn: Turn,
     signal: asyncio.Event,
     write: Callable[[Event], Awaitable[None]],
-    read: Coroutine[Any, Any, None] | None = None,
+    read: Callable[[Idle], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
-    """A whole RPC that is one turn: writes its events; cancels its jobs if it ends early."""
+    """A whole RPC that is one turn: writes its events; cancels its jobs if it ends early. `read` touches the
+    Idle with each message, and stops it when no more will come: until then a stream on which neither side
+    says anything is ended, since it holds a place among the jobs."""
     meter = Meter(gateway.metrics, gateway.clock)
+    limit_s = gateway.config.limits.idle_timeout_s
+
+    def expired() -> bool:
+        turn.fail(DeadlinePassed(f"nothing was said for {limit_s:g} s"))
+        return True
+
+    idle = Idle(gateway.clock, limit_s, expired)
 
     async def written(event: Event) -> None:
         await write(event)
         meter.wrote(event)
+        idle.touch()
 
     try:
         writing = pump(turn, signal, gateway.clock, written)
-        await (duplex(read, writing) if read is not None else writing)
+        if read is None:
+            idle.stop()
+            await writing
+        else:
+            await duplex(read(idle), writing)
     finally:
+        idle.stop()
         gateway.metrics.turn(turn.abandon(gateway.clock.now()))
 
 

@@ -22,6 +22,7 @@ from server.auth import TENANT
 from server.events import Event, TurnDone
 from server.executor.link import JobOrder
 from server.gateway import Gateway, new_id
+from server.idle import Idle
 from server.lanes import AudioLane, TranscriptLane
 from server.listening import Listening
 from server.pacing import Pacer
@@ -64,7 +65,7 @@ class SpeechService(gateway_pb2_grpc.SpeechServiceServicer):
             turn,
             signal,
             lambda event: context.write(_spoken(event)),
-            self._read_text(request_iterator, lane, signal),
+            lambda idle: self._read_text(request_iterator, lane, signal, idle),
         )
 
     async def TranscribeSpeech(  # type: ignore[override]  # a coroutine that writes
@@ -86,7 +87,7 @@ class SpeechService(gateway_pb2_grpc.SpeechServiceServicer):
             turn,
             signal,
             lambda event: context.write(_transcribed(event)),
-            self._read_audio(request_iterator, lane, opening.start.sample_rate),
+            lambda idle: self._read_audio(request_iterator, lane, opening.start.sample_rate, idle),
         )
 
     def _transcription(
@@ -113,10 +114,12 @@ class SpeechService(gateway_pb2_grpc.SpeechServiceServicer):
         requests: AsyncIterator[gateway_pb2.SynthesizeSpeechRequest],
         lane: AudioLane,
         signal: asyncio.Event,
+        idle: Idle,
     ) -> None:
         limit = self._gateway.config.limits.prompt_chars
         total = 0
         async for request in requests:
+            idle.touch()
             match request.WhichOneof("action"):
                 case "append":
                     total += len(request.append.text)
@@ -132,6 +135,7 @@ class SpeechService(gateway_pb2_grpc.SpeechServiceServicer):
                     raise WrongState(
                         f"after start come append and playback, not {action}", field=action or ""
                     )
+        idle.stop()
         lane.work.update(SpeechText("", final=True))
 
     async def _read_audio(
@@ -139,9 +143,11 @@ class SpeechService(gateway_pb2_grpc.SpeechServiceServicer):
         requests: AsyncIterator[gateway_pb2.TranscribeSpeechRequest],
         lane: TranscriptLane,
         sample_rate: int,
+        idle: Idle,
     ) -> None:
         listening = Listening("", sample_rate, self._gateway.config.limits.audio_s)
         async for request in requests:
+            idle.touch()
             if not request.HasField("audio"):
                 raise WrongState("after start comes audio", field="audio")
             pcm16 = request.audio.pcm16
@@ -155,6 +161,7 @@ class SpeechService(gateway_pb2_grpc.SpeechServiceServicer):
                 )
             listening.arrived(len(pcm16), self._gateway.clock.now())
             lane.work.update(SpeechAudio(pcm16, final=False))
+        idle.stop()
         lane.work.update(SpeechAudio(b"", final=True))
 
 

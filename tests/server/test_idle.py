@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from upbeat.v1 import gateway_pb2 as pb
+from upbeat.v1 import gateway_pb2_grpc
+
 from server.config import Config, Limits
 from server.idle import Idle
 from tests.converse import Client
@@ -70,3 +78,19 @@ async def test_a_running_turn_is_not_idle() -> None:
             await other.end()
         assert link.cancelled() == []
         client.call.cancel()
+
+
+@pytest.mark.parametrize("method", ["SynthesizeSpeech", "TranscribeSpeech"])
+async def test_a_stream_for_one_voice_that_was_left_open_is_ended(method: str) -> None:
+    limits, link = Limits(idle_timeout_s=0.05), FakeLink()
+    async with serving(Config(listen="127.0.0.1:0", limits=limits), link) as (_, channel):
+        call: Any = getattr(gateway_pb2_grpc.SpeechServiceStub(channel), method)()
+        if method == "SynthesizeSpeech":
+            await call.write(pb.SynthesizeSpeechRequest(start=pb.SynthesizeSpeechStart()))
+        else:
+            await call.write(pb.TranscribeSpeechRequest(start=pb.TranscribeSpeechStart(sample_rate=16_000)))
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            async with asyncio.timeout(10):
+                await call.read()
+        assert ended.value.code().name == "DEADLINE_EXCEEDED"
+        await link.sees(lambda: link.cancelled() == [1])
