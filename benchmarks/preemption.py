@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="300 small arrivals instead of 3,000")
     parser.add_argument("--arrivals", type=int, help="how many arrivals, in four windows or windows of 300")
-    parser.add_argument("--setting", choices=("mix", "qllm"), default="mix")
+    parser.add_argument("--setting", choices=("mix", "qllm"), default="mix", help="who arrives")
     parser.add_argument("--larger", action="store_true", help="larger models with random weights")
     parser.add_argument("--trace", type=Path, help="times of an Azure (CSV) or ServeGen (JSON lines) trace")
     parser.add_argument("--keep", type=Path, help="raw streams; an earlier call's are continued")

@@ -171,9 +171,9 @@ def measure(folder: Path, groups: dict[int, int], names: Sequence[str]) -> Itera
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--folder", type=Path, default=EMBEDDED / "upbeat-text")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the groups")
+    parser.add_argument("--json", type=Path, help="write the report there")
+    parser.add_argument("--folder", type=Path, default=EMBEDDED / "upbeat-text", help="text model")
     parser.add_argument("--only", default=",".join(workloads()), help="others are kept as the file has them")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -108,8 +108,8 @@ def auc(slow: Sequence[float], fast: Sequence[float]) -> float:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the samples")
+    parser.add_argument("--json", type=Path, help="write the report there")
     options = parser.parse_args()
     torch.set_num_threads(1)
     samples, control = (200, 100) if options.quick else (2_000, 500)

@@ -86,7 +86,7 @@ def report(streams: list[Stream], speed: float) -> dict[str, float]:
 def main() -> None:
     """Command line; exit code 1 where a voice ran dry or was refused."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long the voices speak")
     parser.add_argument("--json", type=Path, help="write the report there")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -151,7 +151,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="upbeat verify", description=__doc__)
     parser.add_argument("folder", type=Path, help="Hugging Face or diffusers folder")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights"
+    )
     options = parser.parse_args()
     console = Console(highlight=False)
     table = Table(title=str(options.folder), show_header=False)
