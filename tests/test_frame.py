@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import re
@@ -17,11 +18,14 @@ import pytest
 import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from upbeat.v1 import gateway_pb2, types_pb2
 
 from clients.cli import app
+from server.__main__ import main as serve
 from server.app import RunningServer
 from server.config import load
 
+OPTION = re.compile(r"--([a-z-]+)")
 ROOT = Path(__file__).parents[1]
 MAX_FILE_BYTES = 15 << 20
 MAX_MODELS_BYTES = 40 << 20
@@ -111,3 +115,18 @@ def test_the_readmes_commands_parse() -> None:
     for line in lines:
         _, name, *arguments = shlex.split(line, comments=True)
         commands[name].make_context(name, arguments)
+
+
+def test_the_readme_knows_the_servers_options() -> None:
+    text = (ROOT / "README.md").read_text()
+    named = re.findall(r"^\| `--([a-z-]+)` \|", text, re.MULTILINE)
+    named += [
+        option for line in re.findall(r"^upbeat serve .*", text, re.M) for option in OPTION.findall(line)
+    ]
+    assert {"text", "draft"} <= set(named) <= set(inspect.signature(serve).parameters)
+
+
+def test_other_languages_find_what_their_generators_need() -> None:
+    """protoc-gen-go refuses a file that does not say which package it becomes."""
+    for file in (gateway_pb2.DESCRIPTOR, types_pb2.DESCRIPTOR):
+        assert file.GetOptions().go_package == "upbeat/v1;upbeatv1"
