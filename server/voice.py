@@ -4,6 +4,7 @@ Rules
 1. Before the commit at most the first clause of the answer ahead is spoken, and kept back.
 2. Audio leaves after the commit, and once the committed answer has begun with all that was spoken ahead.
 3. Where the answer goes another way, what was spoken ahead is thrown away, and speaking begins again.
+4. An answer without words (a drawing alone, nothing at all) is not spoken.
 Owner: the turn's answer.
 """
 
@@ -66,7 +67,9 @@ class Voice:
         """More of the committed answer; `final` ends it."""
         self._said += text
         self._ended = final
-        if not self.lane.open:
+        if final and not self._said.strip():
+            self._turn.drop(self.lane)
+        elif not self.lane.open:
             self._confirm()
         elif text or final:
             self.lane.work.update(SpeechText(text, final))

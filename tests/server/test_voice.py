@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pipelines.messages import Cancel, Promote, SpeechRequest, SpeechText, TextRequest
 from server.events import TurnDone
-from tests.fakes import SPEECH, audio, tokens
-from tests.server.session_bench import DONE, Bench, answering, said, typed
+from tests.fakes import SPEECH, STOP, audio, tokens
+from tests.server.session_bench import DONE, Bench, answering, last, said, typed
 
 
 def speaks() -> tuple[Bench, int, int]:
@@ -76,3 +78,15 @@ def test_an_answer_shorter_than_what_was_spoken_is_not_spoken_wrong() -> None:
     on.events()
     again = on.link.submitted(SpeechRequest)[1].job_id
     assert on.link.inputs(again) == [SpeechText("Well now", final=True)]
+
+
+@pytest.mark.parametrize("answer", ["", " ", "<draw>a ball</draw>"])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_an_answer_without_words_is_not_spoken_and_no_failure(answer: str, ahead: bool) -> None:
+    on = answering(speech=SPEECH)
+    typed(on, "Who is " if ahead else "")
+    on.session.commit("Who?")
+    speech, text = on.link.submitted(SpeechRequest)[0].job_id, on.link.submitted(TextRequest)[0].job_id
+    on.link.emit(text, *tokens(answer, 2 if ahead else 1), DONE)
+    assert last(on.events()).reason is STOP
+    assert on.link.cancelled() == [speech]
