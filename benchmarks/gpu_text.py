@@ -6,13 +6,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from benchmarks.gpu_book import Book
 from benchmarks.gpu_graphs import apart
 from benchmarks.llama import PAGE, computed, packed, random_decoder
-from kernels import RowSampling, draw
+from kernels import RowSampling, draw, upload
 from kernels.timings import forced
 from pipelines.text.captured import Captured, cuda_capture, whole
 from pipelines.text.config import ModelConfig
@@ -20,6 +21,9 @@ from pipelines.text.memory import KvMemory
 from pipelines.text.model import Decoder
 
 STEPS = 20
+# Drafts of a row in one check, and how often one is right.
+DRAFTS = (2, 4, 6, 8)
+ACCEPTED = 0.8
 KERNELS = ("paged_decode", "rms_norm", "add_rms_norm", "rope_append", "gate_multiply", "perturbed_argmax")
 
 
@@ -56,10 +60,43 @@ def measure(
 
     for rows, context in batches:
         book.item(f"{rows} rows, {context} tokens", lambda a=rows, b=context: one(a, b))  # type: ignore[misc]
+    rows, context = batches[0]
+    book.item(
+        f"drafts, {rows} rows, {context} tokens",
+        lambda: drafted(book, decoder, device, batches[0], steps, warm),
+    )
     for bits in (8, 4):
-        rows, context = batches[0]
         wanted = f"int{bits}, {rows} rows, {context} tokens"
         book.item(wanted, lambda bits=bits: rounded(config, device, dtype, batches[0], steps, warm, bits))  # type: ignore[misc]
+
+
+def drafted(
+    book: Book, decoder: Decoder, device: torch.device, batch: tuple[int, int], steps: int, warm: int
+) -> dict[str, float]:
+    """Milliseconds of a step that checks so many drafts a row, and its gain over the fastest plain step where
+    each draft is right with probability ACCEPTED and costs nothing, as copied ones."""
+    rows, context = batch
+    cache = decoder.new_cache(rows * -(-context // PAGE) * PAGE)
+    for layer in cache:
+        layer.normal_()
+    calls = {"plain": one_step(decoder, cache, rows, context, KERNELS)}
+    tried = [drafts for drafts in DRAFTS if 2 * drafts < context]
+    calls |= {
+        f"{drafts} drafts": one_step(decoder, cache, rows, context, KERNELS, drafts) for drafts in tried
+    }
+    found = alternated(calls, device, steps, warm)
+    captured_ms = book.items.get(f"{rows} rows, {context} tokens", {}).get("all kernels, captured")
+    plain_ms = min(found["plain"], captured_ms or found["plain"])
+    for drafts in tried:
+        found[f"{drafts} drafts, gain"] = expected_tokens(drafts) * plain_ms / found[f"{drafts} drafts"]
+    told = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+    print(f"  {rows} rows with drafts, ms a step: {told}", flush=True)
+    return found
+
+
+def expected_tokens(drafts: int, accepted: float = ACCEPTED) -> float:
+    """Of one check: the drafts up to the first wrong one, and the model's own token behind them."""
+    return (1.0 - accepted ** (drafts + 1)) / (1.0 - accepted)
 
 
 def rounded(
@@ -91,14 +128,23 @@ def weight_bytes(decoder: Decoder) -> int:
 
 
 def one_step(
-    decoder: Decoder, cache: Sequence[torch.Tensor], rows: int, context: int, on: Sequence[str]
+    decoder: Decoder,
+    cache: Sequence[torch.Tensor],
+    rows: int,
+    context: int,
+    on: Sequence[str],
+    drafts: int = 0,
 ) -> Callable[[], object]:
-    """A step that draws a token for each row, as the pipeline does: plan, forward, sample, one transfer."""
-    sampling = [RowSampling(context, seed, 0.8, 50, 0.9) for seed in range(rows)]
+    """A step that draws a token for each row and each of its drafts, as the pipeline does: plan, forward,
+    sample, one transfer."""
+    asked = [(seed, context - drafts + at) for seed in range(rows) for at in range(drafts + 1)]
+    sampling = [RowSampling(position, seed, 0.8, 50, 0.9) for seed, position in asked]
 
     def step() -> object:
         with forced(*on):
-            batch = packed([1] * rows, [context] * rows, cache, decoder.config.vocab)
+            batch = packed([1 + drafts] * rows, [context] * rows, cache, decoder.config.vocab)
+            if drafts:
+                batch = replace(batch, last=upload(range(len(asked)), torch.int64, cache[0].device))
             return draw(computed(decoder, batch, cache), sampling)
 
     return step

@@ -140,6 +140,13 @@ def test_waits_are_counted_without_what_torch_says_of_counting_them() -> None:
     assert gpu_text.waits(said) == 2
 
 
+def test_tokens_of_a_check() -> None:
+    """One of the drafts alone, then the one behind it, and so on; the last is the model's own."""
+    chances = [0.2, 0.8 * 0.2, 0.64 * 0.2, 0.512]
+    assert gpu_text.expected_tokens(3, 0.8) == pytest.approx(sum(n * c for n, c in enumerate(chances, 1)))
+    assert gpu_text.expected_tokens(0, 0.8) == pytest.approx(1.0)
+
+
 def test_a_row_that_is_wrong_is_far_from_what_is_expected() -> None:
     expected = torch.randn(9, 500, generator=torch.Generator().manual_seed(0))
     found = expected + 0.01 * torch.randn(9, 500, generator=torch.Generator().manual_seed(1))
