@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pipelines.errors import NotFound
 from server.attachment import Attachment
 from server.clock import Clock, Timer
@@ -46,7 +48,7 @@ class Sessions:
         session.listener = None
         window_s = session.plan.resume_window_s
         if session.active is not None and window_s > 0:
-            self._later(window_s, session)
+            self._later(window_s, session, self._abandon)
         elif session.log.resumable:
             self._abandon(session)
         else:
@@ -61,12 +63,13 @@ class Sessions:
         """No turn runs on; what has finished stays for a while."""
         self._timers.pop(session.session_id, None)
         session.cancel("")
-        self._timers[session.session_id] = self._clock.call_later(RETENTION_S, lambda: self._drop(session))
+        self._later(RETENTION_S, session, self._drop)
+
+    def _later(self, delay_s: float, session: Session, then: Callable[[Session], None]) -> None:
+        """The session is kept for so long; the one kept longest makes room."""
+        self._timers[session.session_id] = self._clock.call_later(delay_s, lambda: then(session))
         if len(self._timers) > self._max_detached:
             self._drop(self._sessions[next(iter(self._timers))])
-
-    def _later(self, delay_s: float, session: Session) -> None:
-        self._timers[session.session_id] = self._clock.call_later(delay_s, lambda: self._abandon(session))
 
     def _drop(self, session: Session) -> None:
         timer = self._timers.pop(session.session_id, None)

@@ -136,3 +136,12 @@ def test_the_oldest_detached_session_makes_room() -> None:
     bench.turn("Hi")
     bench.sessions.detach(bench.attachment)
     assert len(bench.sessions) == 0
+
+
+def test_the_oldest_session_with_a_running_turn_makes_room_too() -> None:
+    bench = Bench(resume_window_s=5.0)
+    bench.sessions._max_detached = 0
+    bench.session.commit("Hi")
+    bench.sessions.detach(bench.attachment)
+    assert len(bench.sessions) == 0
+    assert bench.link.cancelled() == [1]
