@@ -7,6 +7,9 @@ from bisect import bisect_left
 from pipelines.errors import InvalidRequest
 from pipelines.messages import TranscriptChunk
 
+TOGETHER_S = 0.005
+"""What comes so soon behind a piece counts as part of it, so that crumbs of audio take no memory."""
+
 
 class Listening:
     """One turn's audio in. `prefix` was typed before. Owner: the turn."""
@@ -26,12 +29,15 @@ class Listening:
         return " ".join(part for part in (self._prefix.rstrip(), *self._said, self._interim) if part)
 
     def arrived(self, size: int, now_s: float) -> None:
-        """`size` bytes of PCM16. Raises: InvalidRequest beyond the longest prompt."""
+        """`size` bytes of PCM16, some. Raises: InvalidRequest beyond the longest prompt."""
         total_ms = (self._ends_ms[-1] if self._ends_ms else 0.0) + 500.0 * size / self.sample_rate
         if total_ms > 1000.0 * self._max_s:
             raise InvalidRequest("audio.pcm16", f"a spoken prompt may last {self._max_s:g} s")
-        self._ends_ms.append(total_ms)
-        self._arrived_s.append(now_s)
+        if self._arrived_s and now_s - self._arrived_s[-1] < TOGETHER_S:
+            self._ends_ms[-1] = total_ms
+        else:
+            self._ends_ms.append(total_ms)
+            self._arrived_s.append(now_s)
 
     def hear(self, chunk: TranscriptChunk) -> None:
         """The recogniser's latest word on the utterance."""

@@ -102,8 +102,9 @@ class Session:
             )
         if self.plan.transcription is None:
             raise WrongState("start.audio_sample_rate was 0: no audio was announced", field="audio")
-        turn = self.active or self._begin()
-        turn.audio(pcm16, sample_rate)
+        if pcm16:
+            turn = self.active or self._begin()
+            turn.audio(pcm16, sample_rate)
 
     def commit(self, text: str | None) -> None:
         if self.active is None and not text:

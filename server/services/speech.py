@@ -159,8 +159,9 @@ class SpeechService(gateway_pb2_grpc.SpeechServiceServicer):
                 raise InvalidRequest(
                     "audio.sample_rate", f"must stay {sample_rate}, not {request.audio.sample_rate}"
                 )
-            listening.arrived(len(pcm16), self._gateway.clock.now())
-            lane.work.update(SpeechAudio(pcm16, final=False))
+            if pcm16:
+                listening.arrived(len(pcm16), self._gateway.clock.now())
+                lane.work.update(SpeechAudio(pcm16, final=False))
         idle.stop()
         lane.work.update(SpeechAudio(b"", final=True))
 

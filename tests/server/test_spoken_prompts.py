@@ -13,6 +13,7 @@ from pipelines.messages import (
     TranscriptChunk,
 )
 from server.foresight import TICK_S
+from server.listening import Listening
 from tests.fakes import tokens
 from tests.server.session_bench import DONE, Bench, last, listening, said
 
@@ -122,3 +123,15 @@ def test_bad_audio() -> None:
         bench.session.audio(bytes(2 * 16_000 * 601), 0)
     with pytest.raises(WrongState, match="no audio was announced"):
         Bench().session.audio(PCM, 0)
+
+
+def test_crumbs_of_audio_take_no_memory() -> None:
+    heard = Listening("", 16_000, 600.0)
+    for number in range(10_000):
+        heard.arrived(2, 50.0 + number * 1e-5)
+    assert len(heard._arrived_s) <= 21
+    assert heard.arrival_s(0.0, 99.0) == 50.0
+    assert 50.05 < heard.arrival_s(620.0, 99.0) <= 50.1
+    on = listening()
+    on.session.audio(b"", 0)
+    assert (on.session.active, on.link.sent) == (None, [])
