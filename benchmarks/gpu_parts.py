@@ -73,14 +73,14 @@ def compiled(book: Book, device: torch.device, *, tiny: bool) -> None:
 
 def text(book: Book, device: torch.device, *, tiny: bool) -> None:
     from benchmarks.gpu_text import measure
-    from benchmarks.gpu_timing import bandwidth
+    from benchmarks.gpu_timing import reading
     from benchmarks.llama import LLAMA_3_8B, TINY
 
     if tiny:
         measure(book, TINY, device, torch.float32, ((1, 8),), 1e9, steps=1, warm=0)
     else:
         batches = ((1, 1024), (8, 1024), (32, 1024))
-        measure(book, LLAMA_3_8B, device, torch.bfloat16, batches, bandwidth())
+        measure(book, LLAMA_3_8B, device, torch.bfloat16, batches, reading())
 
 
 def graphs(book: Book, device: torch.device, *, tiny: bool) -> None:

@@ -59,6 +59,13 @@ def bandwidth() -> float:
     return 2 * source.numel() / (times["copy"].device * 1e-6)
 
 
+def reading() -> float:
+    """Bytes a second that are read: of a sum over 1 GiB, or of the copy where that is faster."""
+    source = torch.zeros(1 << 28, dtype=torch.float32, device="cuda")
+    times = alternated({"sum": source.sum})
+    return max(bandwidth(), 4 * source.numel() / (times["sum"].device * 1e-6))
+
+
 def flops(dtype: torch.dtype = torch.bfloat16, side: int = 8192) -> float:
     """Floating-point operations a second of a square matrix product."""
     left, right = (torch.randn(side, side, device="cuda", dtype=dtype) for _ in range(2))
