@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,10 @@ import torch
 
 from benchmarks import bare, gpu, gpu_graphs, gpu_parts, gpu_text, kernels
 from benchmarks.gpu_book import Book, attempted
-from benchmarks.kernel_cases import cases
+from benchmarks.gpu_timing import Time
+from benchmarks.kernel_cases import Calls, cases
 from benchmarks.sdxl_shape import SDXL, TINY, ShapedUNet, evaluated, shaped_unet
-from kernels.timings import read
+from kernels.timings import Timing, read
 from pipelines.text.settings import DTYPES
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +128,19 @@ def test_a_peer_that_is_missing_costs_no_row() -> None:
     peers, failed = kernels.usable({"here": lambda: None, "missing": missing})
     assert set(peers) == {"here"}
     assert failed == {"missing": "no such operator on this device"}
+
+
+def test_a_row_is_what_dispatch_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> object:
+        raise RuntimeError("no such operator on this device")
+
+    calls = Calls(lambda: None, lambda: None, {"here": lambda: None, "missing": missing})
+    case = replace(cases(2, tiny=True)[0], make=lambda *_: calls)
+    monkeypatch.setattr(kernels, "alternated", lambda calls: dict.fromkeys(calls, Time(2.0, 3.0)))
+    row = kernels.one(case, torch.float16, {"bytes_per_s": 1e9, "flops_per_s": 1e9})
+    assert list(row["failed"]) == ["missing"]
+    gpu._dump(tmp_path / "kernels-h.json", {"device": "H", "timings": [row]})
+    assert read(tmp_path) == (Timing("H", case.kernel, "float16", case.size, 3.0, 3.0, 2.0, 2.0),)
 
 
 def test_waits_are_counted_without_what_torch_says_of_counting_them() -> None:
