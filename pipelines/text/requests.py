@@ -87,6 +87,8 @@ def prepare_prompt(
     if revision.final and not revision.text.strip():
         raise InvalidRequest("prompt", "is empty")
     before = (*request.history, *revision.notes)
+    if len(before) >= context:  # each takes a token at least; rendering so many would hold up everybody
+        raise InvalidRequest("history", f"{len(before)} messages are more than {context} tokens can hold")
     characters = len(revision.text) + sum(len(message.content) for message in before)
     if not tokenizer.fits(characters, context):
         raise InvalidRequest("prompt", f"{characters} characters are more than {context} tokens can hold")

@@ -127,3 +127,14 @@ def test_next_to_no_temperature_takes_the_best(drive: Drive, temperature: float)
     jobs = [driver.submit("one two", Sampling(max_tokens=6, temperature=each)) for each in (0.0, temperature)]
     driver.drain()
     assert driver.tokens(jobs[0]) == driver.tokens(jobs[1])
+
+
+def test_a_history_of_very_many_messages_is_refused_at_once(drive: Drive) -> None:
+    driver = drive()
+    history = (Message("user", "a"), Message("assistant", "b")) * 100_000
+    job = driver.admit(history=history)
+    begun_s = time.process_time()
+    with pytest.raises(InvalidRequest, match="200000 messages are more than 256 tokens") as refused:
+        driver.revise(job, 1, "one", final=True)
+    assert refused.value.field == "history"
+    assert time.process_time() - begun_s < 0.1
