@@ -58,7 +58,7 @@ def compile_in_parallel(book: Book, capability: int, processors: int, *, tiny: b
 
     checks = list(edges()) if tiny else [*edges(), *real()]
     wanted = [(name, dtype) for name in checks for dtype in (DTYPES[:1] if tiny else DTYPES)]
-    wanted += [(name, dtype) for name in DECODERS for dtype in (DTYPES[:1] if tiny else DTYPES)]
+    wanted += [(name, dtype) for name in DECODERS for dtype in (DTYPES[1:2] if tiny else DTYPES)]
     if not tiny:
         wanted += [(case.kernel + TIMED, dtype) for _, case, dtype in planned()]
     workers = 2 if tiny else os.cpu_count()
