@@ -37,9 +37,10 @@ WORK = ROOT / ".train" / "text"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Settings of a run. Rates are peaks; they fall to zero in the last `decay` of the time."""
+    """Settings of a run. Rates times `peak` are peaks; they fall to zero in the last `decay` of the time."""
 
     hours: float = 1.5
+    peak: float = 1.0
     seed: int = 20261121
     rows: int = 12
     length: int = 288
@@ -58,7 +59,7 @@ class Plan:
         """
         total = self.hours * 3600
         warm = min(1.0, (elapsed_s - resumed_s + 1.0) / self.warm_seconds)
-        return warm * min(1.0, max(0.0, total - elapsed_s) / (self.decay * total))
+        return self.peak * warm * min(1.0, max(0.0, total - elapsed_s) / (self.decay * total))
 
 
 class Trainer:
@@ -210,6 +211,9 @@ def main() -> None:
     parser.add_argument(
         "--hours", type=float, default=usual.hours, help="hours of training in all, resumed ones counted"
     )
+    parser.add_argument(
+        "--peak", type=float, default=usual.peak, help="times the usual rates: less for weights that are good"
+    )
     parser.add_argument("--seed", type=int, default=usual.seed)
     parser.add_argument("--rows", type=int, default=usual.rows, help="rows a step")
     parser.add_argument("--length", type=int, default=usual.length, help="tokens a row")
@@ -228,7 +232,12 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plan = Plan(
-        hours=chosen.hours, seed=chosen.seed, rows=chosen.rows, length=chosen.length, compile=chosen.compile
+        hours=chosen.hours,
+        peak=chosen.peak,
+        seed=chosen.seed,
+        rows=chosen.rows,
+        length=chosen.length,
+        compile=chosen.compile,
     )
     encoder, config = prepare_encoder(plan.seed, chosen.start), TextConfig()
     checkpoint = WORK / "checkpoint.pt"
