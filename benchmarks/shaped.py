@@ -60,7 +60,9 @@ class ShapedPipeline:
     def info(self) -> ModelInfo:
         return self._info
 
-    def prepare(self, request: Request, value: Input | None, before: object = None) -> object:
+    def prepare(
+        self, request: Request, value: Input | None, before: object = None, tenant: str = ""
+    ) -> object:
         """Nothing to prepare."""
         return request
 

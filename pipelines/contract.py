@@ -164,10 +164,13 @@ class Pipeline(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
-    def prepare(self, request: Request, value: Input | None, before: object = None) -> object:
+    def prepare(
+        self, request: Request, value: Input | None, before: object = None, tenant: str = ""
+    ) -> object:
         """Off the executor thread, pure and thread-safe: what is slow on the host (tokenising,
         phonemising) and needs no state. Returns what `admit` (value None) or `update` gets. before: what the
-        job's last input was prepared to, of which parts may be taken over.
+        job's last input was prepared to, of which parts may be taken over. tenant: whose the job is, by the
+        server; what is kept from one call to the next must not be shared between two.
 
         Raises: UpbeatError naming the field.
         """

@@ -68,7 +68,7 @@ class Sampling(Value, frozen=True):
 
 class TextRequest(Value, frozen=True):
     """`history` precedes the user's prompt, which arrives as `PromptRevision`s. cache_scope narrows the
-    sharing of cached prefixes inside the tenant to requests of the same scope."""
+    sharing of cached prefixes and compiled constraints inside the tenant to requests of the same scope."""
 
     history: tuple[Message, ...] = ()
     sampling: Sampling = Sampling()

@@ -98,7 +98,9 @@ class ImagePipeline:
         """Add-ons that do not fit this model, with the reason."""
         return self._parts.loras.refused
 
-    def prepare(self, request: Request, value: Input | None, before: object = None) -> ImagePlan:
+    def prepare(
+        self, request: Request, value: Input | None, before: object = None, tenant: str = ""
+    ) -> ImagePlan:
         """Off the executor thread: checks and tokenises.
 
         Raises: InvalidRequest naming the field and its limit, Unsupported naming the option.

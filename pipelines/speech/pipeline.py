@@ -80,7 +80,7 @@ class SpeechPipeline:
         return self._info
 
     def prepare(
-        self, request: Request, value: Input | None, before: object = None
+        self, request: Request, value: Input | None, before: object = None, tenant: str = ""
     ) -> SpeechRequest | SpeechText:
         """Off the executor thread: what can be checked without state.
 

@@ -74,7 +74,7 @@ class TranscriberPipeline:
         return self._info
 
     def prepare(
-        self, request: Request, value: Input | None, before: object = None
+        self, request: Request, value: Input | None, before: object = None, tenant: str = ""
     ) -> TranscribeRequest | SpeechAudio:
         """Off the executor thread: what can be checked without state.
 

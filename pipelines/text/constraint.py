@@ -11,7 +11,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +27,10 @@ from pipelines.text.grammar_limits import check_regex, check_schema
 from pipelines.text.tokenizer import ChatTokenizer
 
 _COMPACT: Any = {"whitespace_flexible": False}
-_KEPT = 64
+# Compiled constraints a tenant (0.1 to 1 MB each), and tenants: a shared one would tell by its timing what
+# others asked for.
+_KEPT = 16
+_TENANTS = 16
 # A constraint comes from a client and is followed on the executor's thread: one that is too complex is
 # refused, or fails its answer (at the worst after about 0.1 s). Errors do not repeat the answer.
 _LIMITS = LLParserLimits(
@@ -101,17 +104,21 @@ class Constraints:
         self._tokenizer = tokenizer
         self._vocab = vocab
         self._eos = sorted(eos)
-        self._compiled = lru_cache(_KEPT)(self._compile)
+        self._compiled = lru_cache(_TENANTS)(self._of_tenant)
         self._library_tokenizer = lru_cache(1)(self._make_tokenizer)
 
-    def of(self, sampling: Sampling) -> Constraint | None:
-        """A fresh constraint, None where none is asked for. Raises: InvalidRequest naming field and reason,
-        Unsupported where the model knows no end token."""
+    def of(self, sampling: Sampling, tenant: str, scope: str = "") -> Constraint | None:
+        """A fresh constraint, None where none is asked for. What was compiled before is taken up inside the
+        tenant's scope only, and pushed out by the same tenant only or, as a whole, by more recent tenants.
+        Raises: InvalidRequest naming field and reason, Unsupported where the model knows no end token."""
         if sampling.json_schema and sampling.regex:
             raise InvalidRequest("sampling.regex", "not together with json_schema")
         if not sampling.json_schema and not sampling.regex:
             return None
-        return self._compiled(sampling.json_schema, sampling.regex).copy()
+        return self._compiled(tenant)(scope, sampling.json_schema, sampling.regex).copy()
+
+    def _of_tenant(self, tenant: str) -> Callable[[str, str, str], Constraint]:
+        return lru_cache(_KEPT)(lambda scope, schema, regex: self._compile(schema, regex))
 
     def _compile(self, schema: str, regex: str) -> Constraint:
         field, text = ("sampling.json_schema", schema) if schema else ("sampling.regex", regex)

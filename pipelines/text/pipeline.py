@@ -115,7 +115,9 @@ class TextPipeline:
     def info(self) -> ModelInfo:
         return self._info
 
-    def prepare(self, request: Request, value: Input | None, before: object = None) -> object:
+    def prepare(
+        self, request: Request, value: Input | None, before: object = None, tenant: str = ""
+    ) -> object:
         """The checked request, or a revision as token ids. Thread-safe.
 
         Raises: InvalidRequest, Unsupported.
@@ -124,7 +126,8 @@ class TextPipeline:
             raise InvalidRequest("model", f"{self._info.name} is a text model")
         if value is None:
             check_request(request, self._config.vocab, self._config.context)
-            return PreparedRequest(request, self._constraints.of(request.sampling))
+            constraint = self._constraints.of(request.sampling, tenant, request.cache_scope)
+            return PreparedRequest(request, constraint)
         if not isinstance(value, PromptRevision):
             raise InvalidRequest("input", "a text model takes prompt revisions")
         known = before.encoded if isinstance(before, PreparedPrompt) else None

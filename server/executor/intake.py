@@ -18,6 +18,7 @@ class _Known:
 
     pipeline: Pipeline
     request: Request
+    tenant: str
     latest: object
 
 
@@ -51,7 +52,9 @@ class Intake:
         if isinstance(message, Update) and not isinstance(message.input, Playback):
             known = self._requests.get(message.job_id)
             if known is not None:
-                known.latest = known.pipeline.prepare(known.request, message.input, known.latest)
+                known.latest = known.pipeline.prepare(
+                    known.request, message.input, known.latest, known.tenant
+                )
                 return Arrival(message, known.latest)
         return Arrival(message)
 
@@ -59,7 +62,8 @@ class Intake:
         pipeline = self._pipelines.get(message.pipeline)
         if pipeline is None:
             raise NotFound(f"model: there is no model {message.pipeline!r}", field="model")
-        prepared = pipeline.prepare(message.request, None)
-        first = pipeline.prepare(message.request, message.first) if message.first is not None else None
-        self._requests[message.job_id] = _Known(pipeline, message.request, first)
+        request, tenant = message.request, message.tenant
+        prepared = pipeline.prepare(request, None, tenant=tenant)
+        first = pipeline.prepare(request, message.first, tenant=tenant) if message.first is not None else None
+        self._requests[message.job_id] = _Known(pipeline, request, tenant, first)
         return Arrival(message, prepared, first)

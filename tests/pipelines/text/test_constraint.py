@@ -16,7 +16,8 @@ import torch
 from kernels import RowSampling, draw
 from pipelines.errors import InvalidRequest, Unsupported
 from pipelines.limits import MAX_GRAMMAR_CHARS
-from pipelines.messages import FinishReason, Sampling
+from pipelines.messages import FinishReason, Sampling, TextRequest
+from pipelines.text.constraint import Constraint, Constraints
 from pipelines.text.pipeline import TextPipeline
 from pipelines.text.settings import TextSettings
 from tests.text_driver import Driver
@@ -224,6 +225,33 @@ def test_ordinary_divisors_and_repetitions_are_taken(drive: Drive, sampling: Sam
 def test_a_model_without_an_end_is_refused(drive: Drive) -> None:
     with pytest.raises(Unsupported):
         drive(eos_token_id=None).admit(Sampling(regex="a+"))
+
+
+def test_compiled_constraints_are_kept_for_one_tenants_scope_only(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    compile_ = Constraints._compile
+
+    def counting(self: Constraints, schema: str, regex: str) -> Constraint:
+        compiled.append(regex)
+        return compile_(self, schema, regex)
+
+    monkeypatch.setattr(Constraints, "_compile", counting)
+    pipeline = drive().pipeline
+
+    def asks(tenant: str, regex: str, scope: str = "") -> int:
+        before = len(compiled)
+        pipeline.prepare(TextRequest((), Sampling(regex=regex), scope), None, tenant=tenant)
+        return len(compiled) - before
+
+    assert [asks("a", "x+"), asks("a", "x+")] == [1, 0]
+    assert [asks("b", "x+"), asks("b", "x+")] == [1, 0], "what a asked for must not show in b's times"
+    assert [asks("b", "x+", "a"), asks("a", "x+", "b"), asks("a", "x+", "b")] == [1, 1, 0]
+    for i in range(40):
+        asks("a", f"x{{{i + 1}}}", str(i))
+    assert asks("b", "x+") == 0, "one tenant's constraints must not push another's out"
+    assert asks("a", "x+") == 1
 
 
 def test_an_answer_ahead_starts_its_constraint_again(drive: Drive) -> None:

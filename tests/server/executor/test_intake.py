@@ -12,7 +12,9 @@ from tests.server.executor.toy import ToyPipeline
 class Counting(ToyPipeline):
     """Prepares an input to the numbers of all revisions that it was told of."""
 
-    def prepare(self, request: Request, value: Input | None, before: object = None) -> object:
+    def prepare(
+        self, request: Request, value: Input | None, before: object = None, tenant: str = ""
+    ) -> object:
         if not isinstance(value, PromptRevision):
             return super().prepare(request, value)
         return (*before, value.number) if isinstance(before, tuple) else (value.number,)
@@ -35,3 +37,26 @@ def test_each_input_is_prepared_in_the_light_of_its_jobs_last_one() -> None:
     intake.take(Cancel(1))
     intake.take(Update(1, PromptRevision(13, "a", final=False)))
     assert arrivals[-1].prepared is None
+
+
+class Noting(ToyPipeline):
+    """Prepares everything to the tenant it is told."""
+
+    def prepare(
+        self, request: Request, value: Input | None, before: object = None, tenant: str = ""
+    ) -> object:
+        return tenant
+
+
+def test_a_pipeline_is_told_whose_job_it_prepares() -> None:
+    arrivals: list[Arrival] = []
+    intake = Intake({"toy": Noting("toy")}, arrivals.append)
+    for job_id, tenant in ((1, "a"), (2, "b")):
+        first = PromptRevision(1, "a", final=False)
+        intake.take(
+            Submit(job_id, "toy", "s", "s.1", tenant, JobClass.INTERACTIVE, TextRequest(), 9, first=first)
+        )
+    for job_id in (1, 2):
+        intake.take(Update(job_id, PromptRevision(2, "a b", final=False)))
+    assert [(each.prepared, each.first) for each in arrivals[:2]] == [("a", "a"), ("b", "b")]
+    assert [each.prepared for each in arrivals[2:]] == ["a", "b"]

@@ -60,7 +60,9 @@ class ToyPipeline:
     def info(self) -> ModelInfo:
         return ModelInfo(self.name, "text", "toy", 0)
 
-    def prepare(self, request: Request, value: Input | None, before: object = None) -> object:
+    def prepare(
+        self, request: Request, value: Input | None, before: object = None, tenant: str = ""
+    ) -> object:
         assert isinstance(request, TextRequest)
         if request.sampling.max_tokens < 1:
             raise InvalidRequest("sampling.max_tokens", "must be at least 1")
