@@ -335,7 +335,8 @@ Chunk = TokenChunk | AudioChunk | ImageChunk | TranscriptChunk | Done | Failed
 
 
 class ModelInfo(Value, frozen=True):
-    """What one loaded pipeline offers; `modality` is "text", "image", "speech" or "transcription"."""
+    """What one loaded pipeline offers; `modality` is "text", "image", "speech" or "transcription". places:
+    jobs that it admits at once, those ahead of their commit apart; 0 where it sets no bound."""
 
     name: str
     modality: str
@@ -351,6 +352,7 @@ class ModelInfo(Value, frozen=True):
     languages: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
     control: bool = False
+    places: int = 0
 
 
 class Ready(Value, frozen=True):

@@ -41,6 +41,7 @@ class Tls(Section, frozen=True):
 class Limits(Section, frozen=True):
     """What is let in at once, and how large.
 
+    jobs_per_pipeline: or as many as the device admits, where that is less; tenants share them (`shares`).
     start_timeout_s: a stream that has said nothing by then is dropped. idle_timeout_s: a conversation in
     which neither side has said anything for so long, while no turn runs, is ended; so is a stream of text to
     be spoken or of sound to be understood, while it may go on. replay_mib: memory for

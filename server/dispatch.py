@@ -80,14 +80,18 @@ class Dispatcher:
     def submit(self, order: JobOrder) -> Work:
         """Raises: Draining, Exhausted, DeviceLost."""
         self.check_open()
-        slot = self._admission.job(order.pipeline, order.committed)
+        slot = self._place(order, order.committed)
         try:
             handle = self._link.submit(order)
         except UpbeatError:
             slot.leave()
             raise
-        return Work(handle, slot, order.committed, lambda: self._admission.job(order.pipeline))
+        return Work(handle, slot, order.committed, lambda: self._place(order, committed=True))
 
     def busy(self, pipeline: str) -> int:
         """Committed jobs that run."""
         return self._admission.busy(pipeline)
+
+    def _place(self, order: JobOrder, committed: bool) -> Slot:
+        places = next((model.places for model in self._link.models if model.name == order.pipeline), 0)
+        return self._admission.job(order.pipeline, order.tenant, committed, places)

@@ -70,6 +70,7 @@ class ImagePipeline:
             schedulers=parts.sampling.names,
             loras=parts.loras.names,
             control=parts.backbone.control is not None,
+            places=settings.max_jobs,
         )
         share = split(parts.backbone.network)
         self._caches = StepCaches(settings.step_cache, masks, share)

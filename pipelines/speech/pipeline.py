@@ -64,6 +64,7 @@ class SpeechPipeline:
             voices=loaded.speaker.voices,
             sample_rate=loaded.speaker.sample_rate,
             languages=loaded.languages,
+            places=self._settings.max_jobs,
         )
 
     @classmethod

@@ -62,6 +62,7 @@ class TranscriberPipeline:
             parameters=0,
             sample_rate=16_000,
             languages=LANGUAGES,
+            places=self._settings.decoders,
         )
 
     @classmethod

@@ -87,6 +87,7 @@ class TextPipeline:
             family=config.family,
             parameters=config.parameters,
             context_tokens=config.context,
+            places=settings.max_jobs,
         )
 
     @classmethod

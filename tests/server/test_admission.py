@@ -33,12 +33,12 @@ def test_retry_after_follows_what_was_observed() -> None:
     clock = FakeClock()
     admission = Admission(9, 9, 4, clock.now)
     for _ in range(40):
-        slots = [admission.job("text") for _ in range(4)]
+        slots = [admission.job("text", "local") for _ in range(4)]
         clock.advance(8.0)
         for slot in slots:
             slot.leave()
-    slots = [admission.job("text") for _ in range(4)]
+    slots = [admission.job("text", "local") for _ in range(4)]
     with pytest.raises(Exhausted) as caught:
-        admission.job("text")
+        admission.job("text", "local")
     assert caught.value.retry_after_s == pytest.approx(2.0, rel=0.05)
-    admission.job("image")
+    admission.job("image", "local")

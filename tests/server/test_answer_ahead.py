@@ -157,7 +157,7 @@ def test_the_allowance_shrinks_with_committed_jobs_and_with_use() -> None:
     assert 0 < left < 100
     full = answering(jobs=9)
     for _ in range(8):
-        full.admission.job(TEXT.name)
+        full.admission.job(TEXT.name, "local")
     typed(full, "one ")
     assert inputs(full) == [PromptRevision(1, "one ", False)]
 
@@ -165,7 +165,7 @@ def test_the_allowance_shrinks_with_committed_jobs_and_with_use() -> None:
 def test_work_ahead_never_keeps_committed_work_out() -> None:
     on = answering(jobs=1)
     typed(on, "one ")
-    slot = on.admission.job(TEXT.name)
+    slot = on.admission.job(TEXT.name, "local")
     slot.leave()
     on.session.commit(None)
     assert not isinstance(on.events(), TurnDone)

@@ -65,7 +65,7 @@ def test_an_image_begun_ahead_that_finds_no_place_at_the_commit_ends_the_turn() 
     on = answering("completeness", jobs=1, image=IMAGE)
     typed(on, "A red ball.")
     text, early = on.link.submitted(TextRequest)[0].job_id, on.link.submitted(ImageRequest)[0].job_id
-    on.admission.job(IMAGE.name)
+    on.admission.job(IMAGE.name, "local")
     on.session.commit(None)
     on.link.emit(text, *tokens("Here.", 1), DONE)
     done = last(on.events())

@@ -53,7 +53,7 @@ def test_what_fails_ahead_of_the_commit_is_tried_again_at_the_commit(speech: Mod
 
 def test_no_room_ahead_of_the_commit_is_no_error() -> None:
     bench = Bench(jobs=1)
-    taken = bench.admission.job("fake-text")
+    taken = bench.admission.job("fake-text", "local")
     bench.session.append("Hi")
     bench.clock.advance(TICK_S)
     assert bench.events() == []
@@ -90,7 +90,7 @@ def test_a_failed_image_lets_the_text_finish() -> None:
 
 def test_too_many_jobs_fail_the_turn_with_a_time_to_come_back() -> None:
     bench = Bench(jobs=1, speech=None)
-    taken = bench.admission.job("fake-text")
+    taken = bench.admission.job("fake-text", "local")
     done = last(bench.turn("Hi"))
     assert isinstance(done.error, Exhausted)
     assert done.error.retry_after_s > 0
