@@ -6,6 +6,7 @@ two threads finish and send. The process ends on Stop, or with its parent.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -34,6 +35,7 @@ from server.executor.uplink import Uplink
 
 logger = logging.getLogger("upbeat.device")
 STATS_EVERY_S = 1.0
+SORTED_AT_ONCE = 1000
 
 
 def plan_of(settings: DeviceSettings) -> LoadPlan:
@@ -108,16 +110,21 @@ class DeviceProcess:
     def _receive(self, intake: Intake, executor: DeviceExecutor) -> None:
         next_stats_s = 0.0
         while True:
-            if self._down.poll(200):
-                message = unpack_down(self._down.recv())
-                intake.take(message)
-                if isinstance(message, Stop):
-                    return
+            if self._down.poll(0 if intake.waiting else 200):
+                self._sort_in(intake)
+            if isinstance(intake.take_next(), Stop):
+                return
             if os.getppid() != self._parent_pid:
                 return
             if time.monotonic() >= next_stats_s:
                 next_stats_s = time.monotonic() + STATS_EVERY_S
                 self._send(executor.stats())
+
+    def _sort_in(self, intake: Intake) -> None:
+        """What has arrived by now, since whose turn it is depends on all of it."""
+        with contextlib.suppress(zmq.Again):
+            for _ in range(SORTED_AT_ONCE):
+                intake.put(unpack_down(self._down.recv(zmq.NOBLOCK)))
 
     def _send(self, message: Up) -> None:
         with self._up_lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from pipelines.errors import NotFound, UpbeatError
 from pipelines.messages import Cancel, Down, Playback, Request, Submit, Update
 from server.executor.guard import guarded
 from server.executor.inbox import Arrival
+from server.executor.turns import Turns
 
 
 @dataclass(slots=True)
@@ -25,13 +27,41 @@ class _Known:
 class Intake:
     """Keeps the requests of running jobs, since later input is prepared in their light.
 
-    `take` is called on one thread, in order; `forget` from any.
+    `take` and `take_next` are called on one thread; `put` and `forget` from any. clock: seconds of that
+    thread's own time.
     """
 
-    def __init__(self, pipelines: Mapping[str, Pipeline], post: Callable[[Arrival], None]) -> None:
+    def __init__(
+        self,
+        pipelines: Mapping[str, Pipeline],
+        post: Callable[[Arrival], None],
+        clock: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._pipelines = pipelines
         self._post = post
+        self._clock = clock
+        self._turns = Turns()
         self._requests: dict[int, _Known] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `take_next` has something to do."""
+        return bool(self._turns)
+
+    def put(self, message: Down) -> None:
+        """For `take_next`, behind the others of its tenant."""
+        self._turns.put(message)
+
+    def take_next(self) -> Down | None:
+        """Take the message whose tenant's turn it is; None where none waits."""
+        turn = self._turns.take()
+        if turn is None:
+            return None
+        tenant, message = turn
+        since_s = self._clock()
+        self.take(message)
+        self._turns.charge(tenant, self._clock() - since_s)
+        return message
 
     def take(self, message: Down) -> None:
         """Prepare the message and post it, or its error, to the executor."""
@@ -43,6 +73,7 @@ class Intake:
     def forget(self, job_id: int) -> None:
         """The job has ended."""
         self._requests.pop(job_id, None)
+        self._turns.forget(job_id)
 
     def _prepare(self, message: Down) -> Arrival:
         if isinstance(message, Submit):

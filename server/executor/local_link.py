@@ -97,7 +97,8 @@ class LocalLink:
 
     def _send(self, message: Down) -> None:
         if self._thread is not None:
-            self._hands.submit(self._intake.take, message)
+            self._intake.put(message)
+            self._hands.submit(self._intake.take_next)
 
     def _from_executor(self, emit: Emit) -> None:
         assert self._loop is not None

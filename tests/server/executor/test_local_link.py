@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import pytest
 
 from pipelines.device import CpuDevice
 from pipelines.errors import DeviceLost, InvalidRequest, NotFound
-from pipelines.messages import Chunk, Done, JobClass, TokenChunk
+from pipelines.messages import Chunk, Done, Input, JobClass, Request, TokenChunk
 from server.executor.link import JobHandle, JobOrder
 from server.executor.local_link import LocalLink
 from server.executor.settings import DeviceSettings
@@ -77,3 +80,31 @@ async def test_a_trace_shows_the_slices() -> None:
     await everything(handle)
     await link.stop()
     assert b"traceEvents" in trace
+
+
+class Gated(ToyPipeline):
+    """Notes whose jobs it prepares; the first waits until the gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__("toy")
+        self.gate = threading.Event()
+        self.tenants: list[str] = []
+
+    def prepare(
+        self, request: Request, value: Input | None, before: object = None, tenant: str = ""
+    ) -> object:
+        self.tenants.append(tenant)
+        self.gate.wait(10)
+        return super().prepare(request, value)
+
+
+async def test_tenants_are_prepared_in_turn() -> None:
+    toy = Gated()
+    link = LocalLink({"toy": toy}, CpuDevice(1), DeviceSettings())
+    await link.start()
+    handles = [link.submit(replace(order(), tenant=tenant)) for tenant in "aaab"]
+    toy.gate.set()
+    for handle in handles:
+        await everything(handle)
+    await link.stop()
+    assert toy.tenants == list("abaa")
