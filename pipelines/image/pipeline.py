@@ -113,9 +113,11 @@ class ImagePipeline:
         return self._checker.plan(request)
 
     def admit(self, job: Job, prepared: object) -> None:
-        """Raises: Exhausted where `max_jobs` are at work."""
+        """Raises: Exhausted where `max_jobs` are at work. Those ahead of their commit count against
+        their like only: they never keep committed work out."""
         assert isinstance(prepared, ImagePlan)
-        if len(self._jobs) >= self._settings.max_jobs:
+        alike = sum(1 for other in self._jobs.values() if other.committed == job.committed)
+        if alike >= self._settings.max_jobs:
             raise Exhausted(
                 f"{self._info.name} works on {self._settings.max_jobs} images already",
                 retry_after_s=self._next_free_s(),

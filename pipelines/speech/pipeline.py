@@ -53,7 +53,7 @@ class SpeechPipeline:
             Border.PHRASE: 0.0 if loaded.has_pauses else self._settings.phrase_pause_s,
             Border.SENTENCE: 0.0 if loaded.has_pauses else self._settings.sentence_pause_s,
         }
-        self._jobs: dict[int, SpokenState] = {}
+        self._jobs: dict[int, Job] = {}
         self._cost = CostModel()
         self._seconds_per_character = TYPICAL_SECONDS_PER_CHARACTER
         self._info = ModelInfo(
@@ -98,14 +98,17 @@ class SpeechPipeline:
         return value
 
     def admit(self, job: Job, prepared: object) -> None:
-        """Raises: Exhausted where `max_jobs` are at work."""
+        """Raises: Exhausted where `max_jobs` are at work. Those ahead of their commit count against
+        their like only: they never keep committed work out."""
         assert isinstance(prepared, SpeechRequest)
-        if len(self._jobs) >= self._settings.max_jobs:
+        alike = sum(1 for other in self._jobs.values() if other.committed == job.committed)
+        if alike >= self._settings.max_jobs:
             raise Exhausted(
                 f"{self._info.name} speaks to {self._settings.max_jobs} listeners already",
                 retry_after_s=self._next_free_s(),
             )
-        job.state = self._jobs[job.id] = SpokenState()
+        job.state = SpokenState()
+        self._jobs[job.id] = job
 
     def update(self, job: Job, prepared: object) -> None:
         """More text; cheap (20 microseconds a token, 5 ms for the longest text allowed).
@@ -195,7 +198,7 @@ class SpeechPipeline:
         _state(job).forget_acoustics()
 
     def release(self, job: Job) -> None:
-        state = self._jobs.pop(job.id)
+        state = _state(self._jobs.pop(job.id))
         if state.done and state.characters:
             seconds = state.samples / self._speaker.sample_rate
             self._seconds_per_character += 0.2 * (seconds / state.characters - self._seconds_per_character)
@@ -294,7 +297,7 @@ class SpeechPipeline:
     def _next_free_s(self) -> float:
         """When the first of the present jobs will have been heard, as far as its text is known."""
         waits = []
-        for state in self._jobs.values():
+        for state in map(_state, self._jobs.values()):
             pending = state.speaking.remaining_samples if state.speaking is not None else 0
             seconds = state.unspoken * self._seconds_per_character + pending / self._speaker.sample_rate
             waits.append(seconds)

@@ -237,6 +237,9 @@ def test_admission_is_limited(folder: Path) -> None:
         pipeline.admit(jobs[1], plan)
     assert refused.value.retry_after_s >= 0.5
     assert jobs[1].state is None
+    early = Job(3, "tiny", "local", JobClass.STANDARD, request, committed=False)
+    pipeline.admit(early, plan)
+    pipeline.release(early)
     pipeline.release(jobs[0])
     pipeline.admit(jobs[1], plan)
     pipeline.release(jobs[1])

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.contract import Job
 from pipelines.errors import Exhausted, InvalidRequest, NotFound, WrongState
-from pipelines.messages import Playback, SpeechRequest, TextRequest
+from pipelines.messages import JobClass, Playback, SpeechRequest, TextRequest
 from pipelines.speech.settings import SpeechSettings
 from tests.pipelines.speech.fake_speaker import FakeSpeaker
 from tests.pipelines.speech.speech_driver import admitted, drained, pipeline_of, say
@@ -88,6 +89,16 @@ def test_no_room_says_when_to_come_back() -> None:
     assert 10 < raised.value.retry_after_s < 40
     pipeline.release(jobs[0])
     admitted(pipeline, 3)
+
+
+def test_voices_ahead_of_their_commit_keep_no_committed_one_out() -> None:
+    pipeline = pipeline_of(FakeSpeaker(), SpeechSettings(max_jobs=1))
+    request = SpeechRequest()
+    for number, committed in enumerate((False, True)):
+        job = Job(number, "voice", "local", JobClass.REALTIME, request, committed=committed)
+        pipeline.admit(job, pipeline.prepare(request, None))
+    with pytest.raises(Exhausted):
+        pipeline.admit(Job(2, "voice", "local", JobClass.REALTIME, request), request)
 
 
 @pytest.mark.parametrize("field", ["max_jobs", "max_rows", "max_characters"])
