@@ -6,7 +6,7 @@ must neither speed up nor slow down another, or timing would tell.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 from pipelines.text.speculation.copying import CopyFromContext
@@ -35,18 +35,25 @@ class Experience:
 
 
 class Experiences:
-    """By tenant and scope, the least recently used forgotten. Owner: the executor thread."""
+    """By tenant and scope. Of the tenant with most scopes the least recently used is forgotten, so that who
+    names many forgets his own. Owner: the executor thread."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, Experience] = OrderedDict()
+        self._known: OrderedDict[tuple[str, bytes], Experience] = OrderedDict()
 
-    def of(self, root: bytes) -> Experience:
+    def of(self, tenant: str, root: bytes) -> Experience:
         """root: the key under which the tenant's scope caches its prefixes."""
-        experience = self._known.setdefault(root, Experience())
-        self._known.move_to_end(root)
+        key = tenant, root
+        experience = self._known.setdefault(key, Experience())
+        self._known.move_to_end(key)
         if len(self._known) > SCOPES:
-            self._known.popitem(last=False)
+            self._forget_one()
         return experience
+
+    def _forget_one(self) -> None:
+        scopes = Counter(tenant for tenant, _ in self._known)
+        most = max(scopes.values())
+        del self._known[next(key for key in self._known if scopes[key[0]] == most)]
 
 
 class JobDrafters:

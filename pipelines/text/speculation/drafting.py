@@ -123,7 +123,7 @@ class Drafting:
         if state.doubted or not draws(state, row.count):
             return False
         if drafters is None:
-            experience = self._experiences.of(state.keys[0])
+            experience = self._experiences.of(row.job.tenant, state.keys[0])
             drafters = job_drafters(
                 self._names, self._vocab, experience, state.given, state.draft_row, state.copying
             )

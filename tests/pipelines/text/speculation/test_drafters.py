@@ -157,17 +157,26 @@ def test_what_is_learned_stays_in_the_tenants_scope(drive: Drive) -> None:
     driver.drain()
     driver.release(first)
     experiences = driver.pipeline._drafting._experiences
-    assert experiences.of(root_key("local")).ngrams._young
-    assert not experiences.of(root_key("other")).ngrams._young
-    assert not experiences.of(root_key("local", "narrow")).ngrams._young
+    assert experiences.of("local", root_key("local")).ngrams._young
+    assert not experiences.of("other", root_key("other")).ngrams._young
+    assert not experiences.of("local", root_key("local", "narrow")).ngrams._young
 
 
 def test_experience_is_bounded() -> None:
     experiences = Experiences()
-    kept = experiences.of(b"first")
+    kept = experiences.of("a", b"first")
     for number in range(SCOPES - 1):
-        experiences.of(bytes([number]))
-    assert experiences.of(b"first") is kept
-    experiences.of(b"one more")
+        experiences.of("a", bytes([number]))
+    assert experiences.of("a", b"first") is kept
+    experiences.of("a", b"one more")
     assert len(experiences._known) == SCOPES
-    assert experiences.of(bytes([0])).ngrams._young == {}
+    assert experiences.of("a", bytes([0])).ngrams._young == {}
+
+
+def test_a_tenant_with_many_scopes_forgets_its_own() -> None:
+    experiences = Experiences()
+    kept = [experiences.of(tenant, b"") for tenant in "bcd"]
+    for number in range(2 * SCOPES):
+        experiences.of("a", bytes([number]))
+    assert [experiences.of(tenant, b"") for tenant in "bcd"] == kept
+    assert len(experiences._known) == SCOPES
