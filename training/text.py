@@ -4,7 +4,8 @@ One process does it all: learns the tokenizer, packs generated conversations, tr
 `.train/text`, and writes the model folder. Run again to resume; `--export` writes the folder and stops;
 `--start FOLDER` begins with the weights and the tokenizer of a model folder where there is no checkpoint.
 `--mean FOLDER` writes the mean of the trained weights and those of that folder (Wortsman et al., 2022): after
-a run with other shares of the skills it is better at nearly everything than either.
+a run with other shares of the skills it is better at nearly everything than either. Given again, it goes on
+with the mean: each folder's weights count for half of what is known then.
 """
 
 from __future__ import annotations
@@ -226,7 +227,11 @@ def main() -> None:
         "--export", action="store_true", help="write the model folder from the checkpoint and stop"
     )
     parser.add_argument(
-        "--mean", type=Path, help="a model folder whose weights are averaged with the trained ones"
+        "--mean",
+        type=Path,
+        action="append",
+        default=[],
+        help="a model folder whose weights are averaged with the trained ones; several in turn",
     )
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
@@ -253,7 +258,9 @@ def main() -> None:
         packed = itertools.chain(batches(pieces, plan.rows, plan.length, encoder.pad, telling))
         if not run(trainer, packed, checkpoint):
             return
-    average = trainer.average if chosen.mean is None else mean_with(chosen.mean, trainer.average)
+    average = trainer.average
+    for folder in chosen.mean:
+        average = mean_with(folder, average)
     export(average, config, encoder, FOLDER)
     save_tokenizer(load_tokenizer(WORK), FOLDER)
 
