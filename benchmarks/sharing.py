@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,8 @@ KINDS |= {"long": JobClass.BATCH}
 TOLERATED = 1.1
 KEPT_SHARE = 0.8
 FLOOD = 200
+# Chats take a few milliseconds each: so many a second that some always wait.
+CHATS_A_SECOND = 25
 MODEST = "modest"
 PLAN = LoadPlan(transcription=False, max_jobs=4096)
 
@@ -55,9 +58,18 @@ def floors(
         replace(each, job_class=JobClass.REALTIME) for each in _at_once(pipelines, "image", 3 * FLOOD, 1)
     ]
     spoken = [replace(each, job_class=JobClass.STANDARD) for each in _at_once(pipelines, "voice", FLOOD, 2)]
-    behind = [*spoken, *_at_once(pipelines, "chat", FLOOD, 3), *_at_once(pipelines, "long", FLOOD, 4)]
-    plan = [*flood, *behind]
+    chats = arrivals(
+        pipelines,
+        [number / CHATS_A_SECOND for number in range(round(CHATS_A_SECOND * seconds))],
+        3,
+        {"chat": 1.0},
+        Sizes(),
+    )
+    plan = [*flood, *spoken, *_at_once(pipelines, "long", FLOOD, 4), *chats]
     found = Run(pipelines, Scheduler, plan, recording, scope="floors", until_s=seconds).go()
+    waiting = {stream.kind for stream in found.streams.values() if stream.done_s == math.inf}
+    if missing := {each.kind for each in plan} - waiting:
+        raise RuntimeError(f"nothing was left to do of {', '.join(sorted(missing))}: no floor was tried")
     whole = sum(found.seen.used_ms.values())
     return {JobClass(number).name: ms / whole for number, ms in found.seen.used_ms.items()}
 
