@@ -63,14 +63,15 @@ def _penalise(
 
 @triton.jit
 def _ordered(x: tl.tensor) -> tl.tensor:
-    """uint32 in the order of the floats."""
+    """uint32 in the order of the floats. Bits are turned by xor: Triton's interpreter before 3.9 has no
+    complement of unsigned numbers."""
     bits = x.to(tl.uint32, bitcast=True)
-    return tl.where(bits >= 0x80000000, ~bits, bits | 0x80000000)
+    return tl.where(bits >= 0x80000000, bits ^ 0xFFFFFFFF, bits | 0x80000000)
 
 
 @triton.jit
 def _float(key: tl.tensor) -> tl.tensor:
-    bits = tl.where(key >= 0x80000000, key ^ 0x80000000, ~key)
+    bits = tl.where(key >= 0x80000000, key ^ 0x80000000, key ^ 0xFFFFFFFF)
     return bits.to(tl.float32, bitcast=True)
 
 
