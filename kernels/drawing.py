@@ -63,8 +63,8 @@ def _penalise(
 
 @triton.jit
 def _ordered(x: tl.tensor) -> tl.tensor:
-    """uint32 in the order of the floats. Bits are turned by xor: Triton's interpreter before 3.9 has no
-    complement of unsigned numbers."""
+    """uint32 in the order of the floats. Bits are turned by xor: the interpreters of Triton 3.6 and 3.7 have
+    no complement of unsigned numbers."""
     bits = x.to(tl.uint32, bitcast=True)
     return tl.where(bits >= 0x80000000, bits ^ 0xFFFFFFFF, bits | 0x80000000)
 
@@ -226,9 +226,8 @@ def perturbed_argmax(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
         _apply_penalties(logits, rows)
     columns = ([row.temperature for row in rows], [row.temperature or 1.0 for row in rows])
     heats, divisors = upload(columns, torch.float32, device)
-    logits /= divisors.unsqueeze(
-        1
-    )  # here by all of the device: the threshold's one block would do it 36 times
+    # Here, by all of the device: the threshold's one block would do it 36 times.
+    logits /= divisors.unsqueeze(1)
     keys = upload([_halves(noise_key(row.seed, row.position)) for row in rows], torch.int32, device)
     filtered = any(row.top_k or row.top_p < 1.0 or row.min_p > 0.0 for row in rows)
     thresholds = heats

@@ -2,8 +2,8 @@
 
 Rules:
   1. One tenant's messages are taken in the order in which they came.
-  2. Next is the tenant whose messages took least of the preparing thread's time. Who had none waiting is
-     lifted to where the others are, so that having been away earns nothing.
+  2. Next is the tenant whose messages took least of the preparing thread's time since none waited at all.
+     Who had none waiting is lifted to where the others are, so that having been away earns nothing.
   3. So nobody waits for more than one message of each other tenant's, however many of them wait.
 """
 
@@ -35,6 +35,9 @@ class Turns:
         """Behind its tenant's others."""
         with self._lock:
             tenant = self._tenant(message)
+            if not self._lines:
+                self._used_s.clear()
+                self._reached_s = 0.0
             if tenant not in self._lines:
                 self._lines[tenant] = deque()
                 self._used_s[tenant] = max(self._used_s.get(tenant, 0.0), self._reached_s)
@@ -56,7 +59,7 @@ class Turns:
     def charge(self, tenant: str, seconds: float) -> None:
         """So long the message took."""
         with self._lock:
-            self._used_s[tenant] += seconds
+            self._used_s[tenant] = self._used_s.get(tenant, 0.0) + seconds
 
     def forget(self, job_id: int) -> None:
         """The job has ended: what still comes for it does nothing and needs no order."""

@@ -30,7 +30,7 @@ KERNELS = {
     "_threshold",
 }
 
-# Bytes a thread. Triton before 3.9 keeps one of the threshold's numbers on the stack.
+# Bytes a thread. Triton 3.7 keeps one of the threshold's numbers on the stack.
 SPILLED = 8
 
 
