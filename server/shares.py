@@ -11,11 +11,40 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 ABOUT_S = 120.0
 KEPT = 4
 """One in so many places is kept for those who hold little."""
+
+
+def for_all(places: int) -> int:
+    """How many anybody may take."""
+    return places - (max(1, places // KEPT) if places > 1 else 0)
+
+
+def must_end(held: int, about: int, used: int, places: int) -> int:
+    """Somebody who holds `held` asks for one more. How many of the `used` have to end before that is just; 0:
+    none. about: how many tenants share the places."""
+    just = used < for_all(places) or about == 1 or held * about < places
+    return 0 if just else used - for_all(places) + 1
+
+
+class Asked:
+    """Who has asked for a place, and when last."""
+
+    def __init__(self) -> None:
+        self._asked_s: dict[str, float] = {}
+
+    def note(self, tenant: str, now_s: float) -> None:
+        """The tenant asks."""
+        self._asked_s[tenant] = now_s
+
+    def about(self, holders: Collection[str], now_s: float) -> int:
+        """How many tenants hold a place or have asked for one in the last `ABOUT_S`."""
+        since_s = now_s - ABOUT_S
+        self._asked_s = {tenant: asked_s for tenant, asked_s in self._asked_s.items() if asked_s >= since_s}
+        return len(self._asked_s.keys() | set(holders))
 
 
 class Shares:
@@ -24,7 +53,7 @@ class Shares:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._held: dict[str, int] = {}
-        self._asked_s: dict[str, float] = {}
+        self._asked = Asked()
 
     def held(self, tenant: str) -> int:
         return self._held.get(tenant, 0)
@@ -39,15 +68,8 @@ class Shares:
 
     def must_end(self, tenant: str, used: int, places: int) -> int:
         """The tenant asks for one more. How many of the `used` have to end before that is just; 0: none."""
-        self._asked_s[tenant] = self._now()
-        for_all = places - (max(1, places // KEPT) if places > 1 else 0)
-        if used < for_all:
+        now_s = self._now()
+        self._asked.note(tenant, now_s)
+        if used < for_all(places):
             return 0
-        about = self._about()
-        just = about == 1 or self.held(tenant) * about < places
-        return 0 if just else used - for_all + 1
-
-    def _about(self) -> int:
-        since_s = self._now() - ABOUT_S
-        self._asked_s = {tenant: asked_s for tenant, asked_s in self._asked_s.items() if asked_s >= since_s}
-        return len(self._asked_s.keys() | self._held.keys())
+        return must_end(self.held(tenant), self._asked.about(self._held, now_s), used, places)

@@ -3,14 +3,20 @@
 A REALTIME voice has a deadline that no client sends: its listener must not run dry. What a second of audio
 costs the device is learned from whole jobs. Every voice needs that share of the device for as long as it
 speaks; what the floors promise to the other classes is not there. The sum is judged on its p90, as deadlines
-are (`forecast`). A newcomer that would make all of them stutter is refused, with the time after which the
-first of them will probably have ended. Nothing is refused before `FEWEST` voices have been heard.
+are (`forecast`). So a device has places for voices, and tenants share them.
+
+Rules
+1. A newcomer that would make all listeners run dry is refused, with the time after which enough of them will
+   probably have ended. Nothing is refused before `FEWEST` voices have been heard.
+2. The last quarter of the places is for tenants that have fewer voices than an equal share (`shares`).
+3. While another tenant's voices are more than the whole device could speak, as may be if they came before
+   enough was known, a newcomer's tenant may have an equal share: that much time the scheduler gives it.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 
 from pipelines.contract import Job
@@ -18,49 +24,67 @@ from pipelines.errors import Exhausted
 from pipelines.messages import JobClass, SpeechRequest
 from server.executor.accounts import FLOORS
 from server.executor.forecast import FEWEST
+from server.shares import Asked, must_end
 
 KEPT = 64
 SHARE = 1.0 - sum(floor for job_class, floor in FLOORS.items() if job_class is not JobClass.REALTIME)
 
 
 class Supply:
-    """Owner: the executor thread."""
+    """Owner: the executor thread. A device has one pipeline that speaks."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, deque[tuple[float, float]]] = {}
+        self._heard: deque[tuple[float, float]] = deque(maxlen=KEPT)
+        self._asked = Asked()
 
     def learn(self, job: Job, audio_ms: float) -> None:
         """The job has done everything, which was so much audio."""
-        if audio_ms > 0 and isinstance(job.request, SpeechRequest):
-            kept = self._heard.setdefault(job.pipeline, deque(maxlen=KEPT))
-            kept.append((job.served_ms / audio_ms, audio_ms / 1000))
+        if audio_ms > 0 and job.served_ms > 0 and isinstance(job.request, SpeechRequest):
+            self._heard.append((job.served_ms / audio_ms, audio_ms / 1000))
 
     def check(self, job: Job, live: Iterable[Job], now_s: float) -> None:
         """`job` is new, `live` are all others. Raises: Exhausted."""
-        if not self._speaks(job):
+        if not _listened_to(job):
             return
-        speaking = [other for other in live if self._speaks(other)]
-        median, squares = 0.0, 0.0
-        for each in (*speaking, job):
-            low, high = self._share(each.pipeline)
-            median, squares = median + low, squares + (high - low) ** 2
-        needed = median + math.sqrt(squares)
-        if speaking and needed > SHARE:
-            soonest_s = min(self._left_s(each, now_s) for each in speaking)
-            message = f"{job.pipeline}: with {len(speaking) + 1} voices at once, listeners would run dry"
-            raise Exhausted(message, retry_after_s=max(0.1, soonest_s))
+        self._asked.note(job.tenant, now_s)
+        if len(self._heard) < FEWEST:
+            return
+        speaking = [other for other in live if _listened_to(other)]
+        held = Counter(other.tenant for other in speaking)
+        own, places, about = held.pop(job.tenant, 0), self._places(SHARE), self._asked.about(held, now_s)
+        count = len(speaking)
+        if max(held.values(), default=0) > self._places(1.0):
+            why = _kept(count, own)
+            behind = own + 1 - max(1, places // about)
+            speaking = [other for other in speaking if other.tenant == job.tenant]
+        else:
+            full = count >= places
+            why = f"with {count + 1} voices at once, listeners would run dry" if full else _kept(count, own)
+            behind = max(count + 1 - places, must_end(own, about, count, places))
+        if behind > 0:
+            when_s = self._ended_s(speaking, behind, now_s)
+            raise Exhausted(f"{job.pipeline}: {why}", retry_after_s=max(0.1, when_s))
 
-    def _speaks(self, job: Job) -> bool:
-        if not isinstance(job.request, SpeechRequest) or job.job_class is not JobClass.REALTIME:
-            return False
-        return job.committed and len(self._heard.get(job.pipeline, ())) >= FEWEST
+    def _places(self, share: float) -> int:
+        """How many voices this share of the device keeps supplied: n medians, and the root of n squares of
+        what lies between median and p90."""
+        costs = sorted(cost for cost, _ in self._heard)
+        median, high = costs[len(costs) // 2], costs[len(costs) * 9 // 10]
+        more = high - median
+        root = 2 * share / (more + math.sqrt(more * more + 4 * median * share))
+        return max(1, math.floor(root * root + 1e-9))
 
-    def _share(self, pipeline: str) -> tuple[float, float]:
-        """Median and p90 of the device that a voice needs."""
-        costs = sorted(cost for cost, _ in self._heard[pipeline])
-        return costs[len(costs) // 2], costs[len(costs) * 9 // 10]
+    def _ended_s(self, voices: list[Job], count: int, now_s: float) -> float:
+        """Until so many of the voices will have ended, if they say as much as they usually do."""
+        lengths = sorted(length for _, length in self._heard)
+        usual_s = lengths[len(lengths) // 2]
+        left_s = sorted(usual_s - (now_s - each.arrived_s) for each in voices)
+        return left_s[min(count, len(left_s)) - 1]
 
-    def _left_s(self, job: Job, now_s: float) -> float:
-        """Until the voice will have ended, if it says as much as they usually do."""
-        lengths = sorted(length for _, length in self._heard[job.pipeline])
-        return lengths[len(lengths) // 2] - (now_s - job.arrived_s)
+
+def _kept(count: int, own: int) -> str:
+    return f"{count} voices speak, {own} of them this tenant's: the rest is kept for tenants that have less"
+
+
+def _listened_to(job: Job) -> bool:
+    return isinstance(job.request, SpeechRequest) and job.job_class is JobClass.REALTIME and job.committed

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from statistics import median
+
 import pytest
 
 from pipelines.contract import Job
@@ -11,6 +14,7 @@ from pipelines.speech.loading import LoadedSpeaker
 from pipelines.speech.pipeline import SpeechPipeline
 from server.executor.forecast import FEWEST
 from server.executor.supply import KEPT, Supply
+from server.shares import ABOUT_S
 from tests.pipelines.speech.fake_speaker import FakeSpeaker
 from tests.server.executor.bench import Bench
 
@@ -18,8 +22,15 @@ R, I, S, B = JobClass  # noqa: E741
 TEXT = SpeechText("one two three red boat, and a blue house. Seven, eight; nine?", True)
 
 
-def voice(number: int, job_class: JobClass = R, *, arrived_s: float = 0.0, committed: bool = True) -> Job:
-    job = Job(number, "p", "t", job_class, SpeechRequest(), committed=committed)
+def voice(
+    number: int,
+    job_class: JobClass = R,
+    *,
+    arrived_s: float = 0.0,
+    committed: bool = True,
+    tenant: str = "t",
+) -> Job:
+    job = Job(number, "p", tenant, job_class, SpeechRequest(), committed=committed)
     job.arrived_s = arrived_s
     return job
 
@@ -82,6 +93,14 @@ def test_what_varies_needs_more_room() -> None:
         supply.check(voice(9), [voice(1), voice(2)], 0.0)
 
 
+def costs_a_third(bench: Bench) -> None:
+    """FEWEST voices have been heard: from now on each takes about a third of the device."""
+    bench._yield_s *= 0.35 / median(cost for cost, _ in bench.executor._book._supply._heard)
+    for _ in range(KEPT):
+        bench.submit(R, SpeechRequest(), pipeline="speech", first=TEXT)
+        bench.run()
+
+
 def test_voices_beyond_what_the_device_speaks_are_refused_and_may_return() -> None:
     """A device of which a voice takes about a third: two of a crowd are let in, and another when the refusal
     said."""
@@ -90,10 +109,7 @@ def test_voices_beyond_what_the_device_speaks_are_refused_and_may_return() -> No
     for _ in range(FEWEST):
         bench.submit(R, SpeechRequest(), pipeline="speech", first=TEXT)
         bench.run()
-    bench._yield_s *= 0.35 / bench.executor._book._supply._share("speech")[0]
-    for _ in range(KEPT):
-        job = bench.submit(R, SpeechRequest(), pipeline="speech", first=TEXT)
-        bench.run()
+    costs_a_third(bench)
     crowd = [bench.submit(R, SpeechRequest(), pipeline="speech", first=TEXT, credits=1) for _ in range(6)]
     bench.run()
     last = [bench.chunks(job)[-1] for job in crowd]
@@ -106,3 +122,66 @@ def test_voices_beyond_what_the_device_speaks_are_refused_and_may_return() -> No
     again = bench.submit(R, SpeechRequest(), pipeline="speech", first=TEXT)
     bench.run()
     assert isinstance(bench.chunks(again)[-1], Done)
+
+
+def let_in(supply: Supply, live: list[Job], tenant: str, now_s: float) -> int:
+    """How many of 100 voices; they join the live ones."""
+    before = len(live)
+    for _ in range(100):
+        with suppress(Exhausted):
+            job = voice(len(live), tenant=tenant, arrived_s=now_s)
+            supply.check(job, live, now_s)
+            live.append(job)
+    return len(live) - before
+
+
+def test_who_is_alone_may_have_all_and_then_what_ends_is_for_others() -> None:
+    supply, live = taught(0.05), list[Job]()
+    assert let_in(supply, live, "flood", 0.0) == 16
+    with pytest.raises(Exhausted, match="with 17 voices at once") as raised:
+        supply.check(voice(99, tenant="modest"), live, 1.0)
+    assert raised.value.retry_after_s == pytest.approx(3.0), "when the first will have ended"
+    del live[:6]
+    assert let_in(supply, live, "flood", 4.0) == 2, "of the last quarter it has none"
+    assert let_in(supply, live, "modest", 4.0) == 4
+    del live[:4]
+    assert let_in(supply, live, "flood", 8.0) == 0
+    assert let_in(supply, live, "modest", 8.0) == 4, "an equal share"
+    live.clear()
+    assert let_in(supply, live, "flood", 9.0 + ABOUT_S) == 16, "nobody else has asked for long"
+
+
+def test_a_refusal_says_what_is_kept_and_for_how_long() -> None:
+    supply = taught(0.05)
+    supply.check(voice(99, tenant="modest"), [], 0.0)
+    live = [voice(number, arrived_s=number / 10) for number in range(12)]
+    with pytest.raises(
+        Exhausted, match="12 voices speak, 12 of them this tenant's: the rest is kept"
+    ) as raised:
+        supply.check(voice(99), live, 2.0)
+    assert raised.value.retry_after_s == pytest.approx(2.0)
+
+
+def test_others_have_their_share_beside_more_voices_than_the_device_speaks() -> None:
+    """All came before enough was known."""
+    supply = taught(0.05)
+    live = [voice(number, tenant="flood") for number in range(60)]
+    assert let_in(supply, live, "modest", 1.0) == 8
+    assert let_in(supply, live, "flood", 1.0) == 0
+    live = [voice(number, tenant="flood") for number in range(18)]
+    assert let_in(supply, live, "modest", 1.0) == 0, "whom the device can speak nobody may make run dry"
+
+
+def test_a_modest_tenant_is_heard_beside_a_flood_that_came_before_anything_was_known() -> None:
+    bench = Bench(SpeechPipeline("speech", LoadedSpeaker(FakeSpeaker(), "fake", 0)), yield_ms=1.0)
+    for _ in range(8):
+        bench.submit(R, SpeechRequest(), pipeline="speech", tenant="flood", first=TEXT, credits=1)
+    bench.run()
+    for _ in range(FEWEST):
+        bench.submit(R, SpeechRequest(), pipeline="speech", tenant="flood", first=TEXT)
+    bench.run()
+    costs_a_third(bench)
+    for tenant, last in (("flood", Failed), ("modest", Done)):
+        job = bench.submit(R, SpeechRequest(), pipeline="speech", tenant=tenant, first=TEXT)
+        bench.run()
+        assert isinstance(bench.chunks(job)[-1], last), tenant
