@@ -9,7 +9,8 @@ to give way. The rules that stand here (numbers as in ARCHITECTURE.md):
      ends; the last live row closes the generator.
   7. What a job held is released by `device.retire`, after the last launch that used it.
   9. A job without credits is parked; what a slice emits to the last credit may overdraw it.
- 10. A claimant without memory evicts the least urgent lease, or waits until memory comes back.
+ 10. A claimant without memory evicts the least urgent lease, or waits until memory comes back. An eviction is
+     a step of its own.
 
 Here is what is decided; `stretch` runs a slice between two decisions, `suspended` keeps those that gave way,
 `pressure` finds memory, `jobs` knows who waits for what. All of it runs on the executor's thread.
@@ -195,22 +196,22 @@ class DeviceExecutor:
     # --- planning ----------------------------------------------------------------------------------------
 
     def _plan(self, slot: Slot) -> Slice | None:
+        """None where there is none to begin now. An eviction is a step of its own, so that who has arrived
+        meanwhile is heard before the next."""
         pipeline = self._pipelines[slot.pipeline]
-        while True:
-            try:
-                ready = self._scheduler.ready(slot.pipeline, slot.rank)
-                spare = slot.rank == SPARE and self._book.sessions > 1
-                budget = self._spare if spare else self._budget
-                batch = guarded("planning", partial(pipeline.plan, ready, budget))
-            except Pressure:
-                if not self._memory.make_room(slot):
-                    self._suspended.blocked.add(slot)
-                    return None
-                continue
-            except UpbeatError as error:
-                self._fail_first(slot, error)
-                return None
-            return self._begin(slot, batch, pipeline)
+        ready = self._scheduler.ready(slot.pipeline, slot.rank)
+        spare = slot.rank == SPARE and self._book.sessions > 1
+        budget = self._spare if spare else self._budget
+        try:
+            batch = guarded("planning", partial(pipeline.plan, ready, budget))
+        except Pressure:
+            if not self._memory.make_room(slot):
+                self._suspended.blocked.add(slot)
+            return None
+        except UpbeatError as error:
+            self._fail_first(slot, error)
+            return None
+        return self._begin(slot, batch, pipeline)
 
     def _begin(self, slot: Slot, batch: Batch | None, pipeline: Pipeline) -> Slice | None:
         if batch is None:

@@ -2,6 +2,7 @@
 
 A slice's activations are reserved when it is planned; for committed state the least urgent lease is evicted
 first, by a move to the host or by dropping what can be made again. Who may not take anybody's memory waits.
+Whose lease that is, floors included, is the scheduler's rule 8.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class MemoryPressure:
         """Evict one lease for the slot's most urgent ready job. False: nobody may be evicted."""
         pipeline = self._pipelines[slot.pipeline]
         claimant = next(self._scheduler.ready(slot.pipeline, slot.rank))
-        leases = [job for job in self._book.live(slot.pipeline) if pipeline.leased(job) > 0]
+        held = {job: pipeline.leased(job) for job in self._book.live(slot.pipeline)}
+        leases = {job: units for job, units in held.items() if units > 0}
         victim = self._scheduler.victim(leases, claimant)
         if victim is not None:
             self.evict(victim)

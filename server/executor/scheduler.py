@@ -23,7 +23,10 @@ The specification
   7. Ageing. A job without a deadline that has waited for its class's patience gets that moment as its
      deadline, so that no stream of later jobs with deadlines goes before it for ever.
   8. Pressure. Memory is taken from jobs that cannot run now, the least urgent first, then from the least
-     urgent ready job, never from one more urgent than the claimant.
+     urgent ready job, never from one more urgent than the claimant. But on its floor a class takes it from
+     more urgent classes too, until it holds half as much as they do; the rows of its last slice on a floor
+     keep theirs while it holds no more than they do. Who claims is left out of that sum, so that the most
+     urgent job waits for nobody.
 
 Times are seconds on the caller's clock, told by `tick`; costs are milliseconds of device time.
 """
@@ -31,7 +34,7 @@ Times are seconds on the caller's clock, told by `tick`; costs are milliseconds 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import NamedTuple
@@ -115,6 +118,8 @@ class Scheduler:
         self._tenants = TenantAccounts()
         self._floors = ClassFloors(promised_delay_ms)
         self._ahead = AheadAccounts()
+        self._on_floor: Slot | None = None
+        self._floor_rows: dict[Slot, frozenset[int]] = {}
 
     def tick(self, now_s: float) -> None:
         """It is `now_s`: whoever's time has come (rules 2 and 7) takes the new place."""
@@ -212,8 +217,9 @@ class Scheduler:
         best = min(candidates, key=lambda c: c[0], default=None)
         if best is None:
             return None
-        quantum_ms = self._delay_ms / 2 if owed is not None else math.inf
         _, slot = best
+        self._on_floor = slot if owed is not None else None
+        quantum_ms = self._delay_ms / 2 if owed is not None else math.inf
         if slot in waiting:
             return Resume(slot, quantum_ms)
         return Start(slot.pipeline, slot.rank, quantum_ms)
@@ -307,6 +313,9 @@ class Scheduler:
         for queue in self._ready.values():
             waiting.update(queue.ranks())
         self._floors.charge(used, waiting, ms)
+        self._floor_rows.pop(running.slot, None)
+        if running.slot == self._on_floor:
+            self._floor_rows[running.slot] = frozenset(job.id for job in running.rows)
 
     def completed(self, pipeline: str, ms: float) -> None:
         """A slice has committed after `ms` on the device: what rule 6 expects of the next one."""
@@ -322,18 +331,33 @@ class Scheduler:
 
     # --- pressure: rule 8 ---------------------------------------------------------------------------------
 
-    def victim(self, leases: Iterable[Job], claimant: Job) -> Job | None:
-        """Rule 8."""
-        others = [job for job in leases if job is not claimant]
+    def victim(self, leases: Mapping[Job, int], claimant: Job) -> Job | None:
+        """Rule 8. leases: units of memory that jobs of the claimant's pipeline hold."""
+        others = {job: held for job, held in leases.items() if job is not claimant}
         idle = [job for job in others if not job.in_slice and not self.is_ready(job)]
         if idle:
             return max(idle, key=self._claim)
-        least = max(others, key=self._claim, default=None)
-        if least is None or self._claim(least) < self._claim(claimant):
-            return None
-        return least
+        kept = self._kept(others, claimant.rank)
+        least = max((job for job in others if job not in kept), key=self._claim, default=None)
+        if least is None or self._claim(least) > self._claim(claimant):
+            return least
+        on_floor = self._on_floor == Slot(claimant.pipeline, claimant.rank)
+        held, above = _held(leases, claimant.rank)
+        return least if on_floor and least.rank < claimant.rank and 2 * held < above else None
+
+    def _kept(self, others: Mapping[Job, int], rank: int) -> set[Job]:
+        """Whose memory floors keep against a claimant of class `rank` that holds none of this."""
+        rows = {job for job in others if job.id in self._floor_rows.get(Slot(job.pipeline, job.rank), ())}
+        held = {job.rank: _held(others, job.rank) for job in rows}
+        return {job for job in rows if job.rank > rank and held[job.rank][0] <= held[job.rank][1]}
 
     def _claim(self, job: Job) -> Urgency:
         """Urgency without what tenants were served, which changes with every slice: two tenants would
         take each other's memory for ever."""
         return self.urgency(job)._replace(over=False, tenant_cost=0.0)
+
+
+def _held(leases: Mapping[Job, int], rank: int) -> tuple[int, int]:
+    """Units of memory that jobs of the class hold, and those of more urgent ones."""
+    own = sum(held for job, held in leases.items() if job.rank == rank)
+    return own, sum(held for job, held in leases.items() if job.rank < rank)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from pipelines.contract import Job
+from pipelines.contract import Batch, Budget, Job, Pressure
 from pipelines.messages import Done, Failed, JobClass, StartTrace, TextRequest
 from server.executor.scheduler import Resume, Running, Scheduler, Slot, Start
 from tests.server.executor.bench import Bench, InstantDevice
@@ -28,8 +29,30 @@ def test_two_tenants_do_not_take_each_others_memory_for_ever() -> None:
         scheduler.offer(each)
     for served in (first, second):
         scheduler.charge(Running(Slot("p", 2), (served,), 1.0), 100.0, ())
-        assert scheduler.victim([first], second) is None
-        assert scheduler.victim([second], first) is second
+        assert scheduler.victim({first: 1}, second) is None
+        assert scheduler.victim({second: 1}, first) is second
+
+
+def test_who_arrives_is_heard_between_two_evictions() -> None:
+    """A job that needs what many hold stopped the device for as long as all of their evictions took."""
+
+    class Whole(ToyPipeline):
+        def plan(self, ready: Iterable[Job], budget: Budget) -> Batch | None:
+            rows = list(ready)
+            if rows[0].job_class is JobClass.REALTIME and self.used:
+                raise Pressure(self.name)
+            return ToyPipeline.plan(self, rows, budget)
+
+    toy = Whole()
+    bench = Bench(toy)
+    for _ in range(3):
+        bench.submit(what=2, credits=1)
+    bench.run()
+    urgent = bench.submit(JobClass.REALTIME)
+    bench.executor.step()
+    bench.cancel(urgent)
+    bench.run()
+    assert toy.used == 2 and bench.executor.counters.evictions == 1
 
 
 def test_an_arrival_that_breaks_leaves_the_running_slice_alone(caplog: pytest.LogCaptureFixture) -> None:

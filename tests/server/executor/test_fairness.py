@@ -57,3 +57,20 @@ def test_batch_moves_at_its_floor_under_a_realtime_flood() -> None:
         bench.executor.step()
     served = {job.id: job.served_ms for job in bench.executor._book.live("background")}
     assert served[floor] / (bench.now_s * 1000) > 0.014, "its floor is 2 %, in quanta of half a delay"
+
+
+def test_batch_moves_at_its_floor_where_chats_hold_the_memory() -> None:
+    """Chats that have not begun go before those that have, so that hundreds of them hold all there is."""
+    flood, text = ToyPipeline("flood", points=4, max_rows=1), ToyPipeline("text", room=8, max_rows=1)
+    bench = Bench(flood, text, yield_ms=1.0)
+    for _ in range(600):
+        bench.submit(R, what=4, pipeline="flood")
+    for _ in range(400):
+        bench.submit(I, what=8, pipeline="text")
+    long = bench.submit(B, what=100_000, pipeline="text")
+    for _ in range(3000):
+        bench.executor.step()
+    assert text.used == text.room
+    (found,) = (job for job in bench.executor._book.live("text") if job.id == long)
+    assert found.served_ms / (bench.executor.counters.busy_s * 1000) > 0.014
+    assert found.evictions <= 1, "what it has got on its floor it keeps"

@@ -56,6 +56,26 @@ def test_nor_where_somebody_is_cancelled(room: int, swaps: bool) -> None:
             assert toy.used == 0 and sorted(toy.released) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("room", [1, 2])
+@pytest.mark.parametrize("swaps", [False, True])
+def test_nor_where_floors_take_and_keep_memory(room: int, swaps: bool) -> None:
+    """Over the classes of three jobs beside a flood that holds none: the promised delay, and with it what a
+    floor has to earn, is a millisecond, so that floors are paid again and again."""
+    wanted, taken = expected(), 0
+    for classes in itertools.product((I, S, B), repeat=3):
+        toy = ToyPipeline(points=2, room=room, swaps=swaps, max_rows=1)
+        bench = Bench(toy, ToyPipeline("flood", max_rows=1), delay_ms=1.0)
+        jobs = [bench.submit(job_class, what=SLICES) for job_class in classes]
+        for _ in range(40):
+            bench.submit(R, pipeline="flood")
+        bench.run()
+        for job in jobs:
+            assert said(bench, job) == wanted[job]
+        assert toy.used == 0
+        taken += bench.executor.counters.evictions
+    assert taken > 0
+
+
 def disturbed(
     toy: ToyPipeline, classes: tuple[JobClass, ...], suspends: tuple[bool, ...], cancel_at: int
 ) -> Bench:

@@ -249,7 +249,7 @@ def test_victims_over_all_small_sets() -> None:
                 if not idle:
                     scheduler.offer(each)
             scheduler.offer(claimant)
-            found = scheduler.victim([claimant, one, two], claimant)
+            found = scheduler.victim(dict.fromkeys((claimant, one, two), 1), claimant)
             idle_jobs = [j for j, idle in ((one, idle_first), (two, idle_second)) if idle]
             if idle_jobs:
                 assert found is max(idle_jobs, key=scheduler.urgency)
@@ -257,6 +257,76 @@ def test_victims_over_all_small_sets() -> None:
             least = max((one, two), key=scheduler.urgency)
             wanted = least if scheduler.urgency(least) > scheduler.urgency(claimant) else None
             assert found is wanted
+
+
+def on_floor(holds: dict[JobClass, int], claim: JobClass) -> tuple[Scheduler, dict[JobClass, Job]]:
+    """Jobs that hold so much of one pipeline's memory; the claiming class has just been given its floor."""
+    scheduler, flood = Scheduler(DELAY_MS), job(99, R, pipeline="flood")
+    jobs = {each: job(10 + each, each, pipeline="text") for each in {*holds, claim}}
+    for each in (flood, *jobs.values()):
+        scheduler.offer(each)
+    choice = scheduler.decide(())
+    while not (isinstance(choice, Start) and choice.pipeline == "text" and choice.rank == claim):
+        scheduler.charge(suspended(flood), 10.0, ())
+        choice = scheduler.decide(())
+        if isinstance(choice, Start) and choice.pipeline == "text" and choice.rank != claim:
+            scheduler.charge(suspended(jobs[JobClass(choice.rank)]), 10.0, ())
+    return scheduler, jobs
+
+
+@pytest.mark.parametrize(
+    ("what", "holds", "taken"),
+    [
+        ("of a more urgent class", {I: 3}, I),
+        ("of the less urgent of two", {R: 3, I: 3}, I),
+        ("of voices as well, where nobody else has any", {R: 3}, R),
+        ("not where the class has half as much already", {I: 3, B: 2}, None),
+        ("as long as it has less", {I: 5, B: 2}, I),
+    ],
+)
+def test_a_class_on_its_floor_takes_memory(
+    what: str, holds: dict[JobClass, int], taken: JobClass | None
+) -> None:
+    scheduler, jobs = on_floor(holds, B)
+    leases = {jobs[each]: held for each, held in holds.items()}
+    assert scheduler.victim(leases, jobs[B]) is (jobs[taken] if taken is not None else None), what
+
+
+def test_who_is_not_on_its_floor_takes_nothing_of_more_urgent_ones() -> None:
+    scheduler, jobs = on_floor({I: 3, S: 0}, B)
+    assert scheduler.victim({jobs[I]: 3}, jobs[S]) is None
+
+
+@pytest.mark.parametrize("held", [1, 3, 4])
+def test_what_a_floor_has_got_it_keeps_while_others_have_as_much(held: int) -> None:
+    """Against all but the most urgent, and until a slice of the class runs without its floor."""
+    scheduler, jobs = on_floor({I: 3}, B)
+    late = job(50, I, pipeline="text")
+    scheduler.offer(late)
+    leases = {jobs[I]: 3, jobs[B]: held}
+    scheduler.charge(suspended(jobs[B]), 5.0, ())
+    assert scheduler.victim(leases, late) is (None if held <= 3 else jobs[B])
+    assert scheduler.victim(leases, jobs[I]) is jobs[B]
+    scheduler.decide(())
+    scheduler.charge(suspended(jobs[B]), 5.0, ())
+    assert scheduler.victim(leases, late) is jobs[B]
+
+
+def test_the_most_urgent_job_never_waits_for_memory_that_a_floor_keeps() -> None:
+    """Exhaustive over who holds how much, and whose memory was got on a floor."""
+    scheduler, voice = Scheduler(DELAY_MS), job(1, R)
+    behind = [job(2, I), job(3, S), job(4, B)]
+    for each in (voice, *behind):
+        scheduler.offer(each)
+    for held in itertools.product((0, 1, 2, 5), repeat=3):
+        for kept in itertools.product((False, True), repeat=3):
+            rows = [each for each, was in zip(behind, kept, strict=True) if was]
+            scheduler._floor_rows = {Slot("p", each.rank): frozenset({each.id}) for each in rows}
+            leases = {each: units for each, units in zip(behind, held, strict=True) if units}
+            while leases:
+                victim = scheduler.victim(leases, voice)
+                assert victim is not None
+                del leases[victim]
 
 
 def test_withdraw_and_offer_again_leave_no_trace() -> None:
