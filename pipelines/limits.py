@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-# Text. MAX_GRAMMAR_CHARS: of a JSON schema or a regular expression.
+# Text. MAX_GRAMMAR_CHARS: of a JSON schema or a regular expression. Scores divided by less than the least
+# repetition penalty, or by a temperature below COLDEST, could leave what fp32 can hold; so cold, the
+# likeliest token is taken, since noise counts for nothing.
 MAX_LOGPROBS: Final = 20
 MAX_STOPS: Final = 8
 MAX_STOP_CHARS: Final = 64
 MAX_GRAMMAR_CHARS: Final = 65_536
+REPETITION_LIMITS: Final = (0.01, 2.0)
+COLDEST: Final = 1e-6
 
 # Speech: factors; Hz of what is heard and said.
 RATE_LIMITS: Final = (0.5, 2.0)

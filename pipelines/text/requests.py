@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import InvalidRequest
-from pipelines.limits import MAX_LOGPROBS, MAX_STOP_CHARS, MAX_STOPS
+from pipelines.limits import MAX_LOGPROBS, MAX_STOP_CHARS, MAX_STOPS, REPETITION_LIMITS
 from pipelines.messages import Message, PromptRevision, Sampling, TextRequest
 from pipelines.text.constraint import Constraint
 from pipelines.text.encoding import Encoded
@@ -53,7 +53,7 @@ def check_sampling(sampling: Sampling, vocab: int, context: int) -> None:
     _between("top_p", sampling.top_p, 0.0, 1.0, above=True)
     _between("top_k", sampling.top_k, 0, vocab)
     _between("min_p", sampling.min_p, 0.0, 1.0)
-    _between("repetition_penalty", sampling.repetition_penalty, 0.0, 2.0, above=True)
+    _between("repetition_penalty", sampling.repetition_penalty, *REPETITION_LIMITS)
     _between("presence_penalty", sampling.presence_penalty, -2.0, 2.0)
     _between("frequency_penalty", sampling.frequency_penalty, -2.0, 2.0)
     _between("max_tokens", sampling.max_tokens, 1, context)

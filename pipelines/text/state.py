@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kernels import RowSampling
 from pipelines.errors import WrongState
+from pipelines.limits import COLDEST
 from pipelines.messages import FinishReason, Sampling, Usage
 from pipelines.simultaneous.alignment import common_prefix, next_draft
 from pipelines.text.constraint import Constraint
@@ -20,9 +21,6 @@ from pipelines.text.speculation.drafters import JobDrafters
 from pipelines.text.speculation.model_drafter import DraftRow
 from pipelines.text.stream import TextStream
 from pipelines.text.swap import Moved
-
-COLDEST = 1e-6
-"""Of temperatures: below it scores would leave what fp32 can hold, and noise counts for nothing."""
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from upbeat.v1 import types_pb2
 
@@ -23,6 +23,7 @@ from pipelines.limits import (
     MIN_SIDE,
     PITCH_LIMITS,
     RATE_LIMITS,
+    REPETITION_LIMITS,
 )
 from pipelines.messages import ImageRequest, JobClass, Message, ModelInfo, Sampling, SpeechRequest
 from server.services import fields
@@ -44,12 +45,10 @@ def sampling(wire: types_pb2.Sampling, prefix: str, context_tokens: int) -> Samp
     longest = context_tokens or 1 << 20
     return Sampling(
         temperature=fields.number(wire, prefix, "temperature", 0, 2, 0.0),
-        top_p=_above_zero(fields.number(wire, prefix, "top_p", 0, 1, 1.0), prefix + "top_p", 1),
+        top_p=_share(wire, prefix, "top_p", 1.0),
         top_k=fields.count(wire, prefix, "top_k", 0, MAX_TOP_K, 0),
         min_p=fields.number(wire, prefix, "min_p", 0, 1, 0.0),
-        repetition_penalty=_above_zero(
-            fields.number(wire, prefix, "repetition_penalty", 0, 2, 1.0), prefix + "repetition_penalty", 2
-        ),
+        repetition_penalty=fields.number(wire, prefix, "repetition_penalty", *REPETITION_LIMITS, 1.0),
         presence_penalty=fields.number(wire, prefix, "presence_penalty", -2, 2, 0.0),
         frequency_penalty=fields.number(wire, prefix, "frequency_penalty", -2, 2, 0.0),
         seed=wire.seed,
@@ -100,9 +99,9 @@ def image(
         allow_lower_quality=may_lower,
         loras=_loras(wire, prefix, model),
         init_image=_reference(wire, prefix, "init_image"),
-        strength=_strength(wire.init_image, prefix + "init_image.", 0.8),
+        strength=_share(wire.init_image, prefix + "init_image.", "strength", 0.8),
         control_image=_control(wire, prefix, model),
-        control_strength=_strength(wire.control_image, prefix + "control_image.", 1.0),
+        control_strength=_share(wire.control_image, prefix + "control_image.", "strength", 1.0),
     )
 
 
@@ -136,9 +135,11 @@ def cache_scope(wire: types_pb2.ServiceOptions, prefix: str) -> str:
     return fields.text(wire.cache_scope, prefix + "cache_scope", MAX_SCOPE_CHARS)
 
 
-def _above_zero(value: float, field: str, high: float) -> float:
+def _share(wire: Any, prefix: str, name: str, default: float) -> float:
+    """Above 0, at most 1."""
+    value = fields.number(wire, prefix, name, 0, 1, default)
     if value == 0:
-        raise InvalidRequest(field, f"must be above 0 and at most {high:g}, not 0")
+        raise InvalidRequest(prefix + name, "must be above 0 and at most 1, not 0")
     return value
 
 
@@ -194,10 +195,6 @@ def _control(wire: types_pb2.ImageOptions, prefix: str, model: ModelInfo) -> byt
     data = _reference(wire, prefix, "control_image")
     fields.not_served(data and not model.control, prefix + "control_image", f"{model.name} has no ControlNet")
     return data
-
-
-def _strength(wire: types_pb2.ReferenceImage, prefix: str, default: float) -> float:
-    return _above_zero(fields.number(wire, prefix, "strength", 0, 1, default), prefix + "strength", 1)
 
 
 def _cache_level(wire: types_pb2.ImageOptions, prefix: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import RowSampling, draw
-from kernels.sampling import PREFIX, _thresholds, gumbel
+from kernels.sampling import PREFIX, _thresholds, gumbel, perturbed
+from pipelines.limits import COLDEST, REPETITION_LIMITS
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0, -4.0])
 
@@ -62,6 +64,26 @@ def test_filters_keep_the_likeliest_and_their_proportions(row: RowSampling, kept
     assert sum(counts[kept:]) == 0
     if kept > 1:
         assert chi_square(counts[:kept], LOGITS[:kept].softmax(-1)) < 16.3
+
+
+def test_no_option_within_its_limits_makes_a_score_that_is_no_number() -> None:
+    """Nor draws what may not be drawn. The numbers are the ends of the limits, subnormal ones too."""
+    allowed = torch.zeros(320, dtype=torch.bool)
+    allowed[[3, 7, 200]] = True
+    rows = [
+        RowSampling(9, 2**64 - 1, heat, top_k, top_p, min_p, repeated, said, often, range(99), [3, 7, 7] * 99)
+        for heat in (0.0, COLDEST, 2.0)
+        for top_k in (0, 1)
+        for top_p in (5e-324, 1.0)
+        for min_p in (5e-324, 1.0)
+        for repeated in REPETITION_LIMITS
+        for said, often in ((-2.0, -2.0), (5e-324, 2.0))
+    ]
+    logits = 1e3 * torch.randn(320, generator=torch.Generator().manual_seed(0)).expand(len(rows), -1)
+    for may in (None, allowed):
+        scores = perturbed(logits.clone(), [replace(row, allowed=may) for row in rows])
+        assert not scores.isnan().any()
+        assert scores.max(-1).values.isfinite().all()
 
 
 def test_filters_over_a_large_vocabulary_equal_a_full_sort() -> None:

@@ -71,6 +71,7 @@ def _sampled(**values: object) -> pb.GenerateTextRequest:
         (_sampled(top_p=0), "INVALID_ARGUMENT", "sampling.top_p"),
         (_sampled(min_p=float("inf")), "INVALID_ARGUMENT", "sampling.min_p"),
         (_sampled(repetition_penalty=0), "INVALID_ARGUMENT", "sampling.repetition_penalty"),
+        (_sampled(repetition_penalty=1e-38), "INVALID_ARGUMENT", "sampling.repetition_penalty"),
         (_sampled(presence_penalty=-3), "INVALID_ARGUMENT", "sampling.presence_penalty"),
         (_sampled(max_tokens=0), "INVALID_ARGUMENT", "sampling.max_tokens"),
         (_sampled(max_tokens=513), "INVALID_ARGUMENT", "sampling.max_tokens"),

@@ -278,7 +278,7 @@ class Sampling(_message.Message):
     min_p: _builtins.float
     """0 to 1; default 0."""
     repetition_penalty: _builtins.float
-    """Above 0 to 2; default 1."""
+    """0.01 to 2; default 1."""
     presence_penalty: _builtins.float
     """-2 to 2; default 0."""
     frequency_penalty: _builtins.float

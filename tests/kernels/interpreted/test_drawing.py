@@ -22,6 +22,7 @@ MIXED = [
     RowSampling(9, temperature=1.0, min_p=0.1),
     RowSampling(9, temperature=1.0, top_p=1e-6),
     RowSampling(9, top_k=2, repetition_penalty=3.0, seen=range(100)),
+    RowSampling(9, temperature=1e-6, top_p=5e-324, min_p=5e-324, repetition_penalty=0.01, seen=[1, 2]),
     RowSampling(
         1,
         seed=4,
