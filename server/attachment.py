@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from pipelines.errors import DeadlinePassed, WrongState
 from server.events import Event
@@ -31,10 +32,12 @@ class Attachment:
     def ended(self) -> bool:
         return self.held and self.session.ended
 
-    def expire(self, idle_s: float) -> bool:
-        """Nothing has been said for so long: the stream ends, unless a turn runs. Returns whether it ends."""
+    def expire(self, idle_s: float, now_s: float) -> bool:
+        """Nothing has been said for so long: the stream ends, unless a turn runs. One that only waits for its
+        listener does not: reports that the listener stands still would keep its places for ever. Returns
+        whether the stream ends."""
         active = self.session.active
-        if active is not None and active.committed:
+        if active is not None and active.committed and math.isinf(active.turn.wait_s(now_s)):
             return False
         self._idle_s = idle_s
         self.signal.set()

@@ -94,8 +94,8 @@ async def one_turn(
     read: Callable[[Idle], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """A whole RPC that is one turn: writes its events; cancels its jobs if it ends early. `read` touches the
-    Idle with each message, and stops it when no more will come: until then a stream on which neither side
-    says anything is ended, since it holds a place among the jobs."""
+    Idle with each message that says something, and stops it when no more will come: until then a stream on
+    which neither side says anything is ended, since it holds a place among the jobs."""
     meter = Meter(gateway.metrics, gateway.clock)
     limit_s = gateway.config.limits.idle_timeout_s
 

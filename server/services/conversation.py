@@ -38,7 +38,7 @@ class ConversationService(gateway_pb2_grpc.ConversationServiceServicer):
         attachment = self._attach(opening)
         meter = Meter(gateway.metrics, gateway.clock)
         limit_s = gateway.config.limits.idle_timeout_s
-        idle = Idle(gateway.clock, limit_s, lambda: attachment.expire(limit_s))
+        idle = Idle(gateway.clock, limit_s, lambda: attachment.expire(limit_s, gateway.clock.now()))
 
         async def write(event: Event) -> None:
             await context.write(response(event))
@@ -78,7 +78,8 @@ async def _read(
     async for request in requests:
         if not attachment.held:
             return
-        idle.touch()
+        if _says_something(request):
+            idle.touch()
         if request.HasField("interrupt"):
             meter.interrupted()
         act(attachment.session, request)
@@ -86,6 +87,17 @@ async def _read(
         await asyncio.sleep(LINGER_S)
     if attachment.held:
         attachment.session.end_input()
+
+
+def _says_something(request: gateway_pb2.ConverseRequest) -> bool:
+    """Not a report of playback, nor an empty piece: players send those by themselves."""
+    match request.WhichOneof("action"):
+        case "append":
+            return bool(request.append.text)
+        case "audio":
+            return bool(request.audio.pcm16)
+        case action:
+            return action != "playback"
 
 
 def act(session: Session, request: gateway_pb2.ConverseRequest) -> None:

@@ -119,9 +119,10 @@ class SpeechService(gateway_pb2_grpc.SpeechServiceServicer):
         limit = self._gateway.config.limits.prompt_chars
         total = 0
         async for request in requests:
-            idle.touch()
             match request.WhichOneof("action"):
                 case "append":
+                    if request.append.text:
+                        idle.touch()
                     total += len(request.append.text)
                     if total > limit:
                         raise InvalidRequest("append.text", f"at most {limit} characters in all, not {total}")
@@ -147,7 +148,6 @@ class SpeechService(gateway_pb2_grpc.SpeechServiceServicer):
     ) -> None:
         listening = Listening("", sample_rate, self._gateway.config.limits.audio_s)
         async for request in requests:
-            idle.touch()
             if not request.HasField("audio"):
                 raise WrongState("after start comes audio", field="audio")
             pcm16 = request.audio.pcm16
@@ -160,6 +160,7 @@ class SpeechService(gateway_pb2_grpc.SpeechServiceServicer):
                     "audio.sample_rate", f"must stay {sample_rate}, not {request.audio.sample_rate}"
                 )
             if pcm16:
+                idle.touch()
                 listening.arrived(len(pcm16), self._gateway.clock.now())
                 lane.work.update(SpeechAudio(pcm16, final=False))
         idle.stop()

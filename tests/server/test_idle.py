@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import grpc
 import pytest
 from upbeat.v1 import gateway_pb2 as pb
-from upbeat.v1 import gateway_pb2_grpc
+from upbeat.v1 import gateway_pb2_grpc, types_pb2
 
 from server.config import Config, Limits
 from server.idle import Idle
@@ -16,6 +18,23 @@ from tests.converse import Client
 from tests.fakes import Device, FakeClock, FakeLink
 from tests.grpc_calls import details
 from tests.serving import serving
+
+Result = TypeVar("Result")
+
+
+async def beside(ending: Awaitable[Result], *messages: Callable[[], Awaitable[None]]) -> Result:
+    """What `ending` gives within a few seconds, while the messages are sent over and over."""
+    waited = asyncio.ensure_future(ending)
+    try:
+        async with asyncio.timeout(5):
+            while not waited.done():
+                for send in messages:
+                    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                        await send()
+                await asyncio.wait([waited], timeout=0.01)
+        return await waited
+    finally:
+        waited.cancel()
 
 
 def test_expires_after_the_last_touch() -> None:
@@ -60,6 +79,34 @@ async def test_a_conversation_that_was_left_open_is_ended() -> None:
         assert (error.code().name, details(error).reason) == ("DEADLINE_EXCEEDED", "DEADLINE_PASSED")
 
 
+async def test_reports_of_playback_and_empty_pieces_keep_no_decoder() -> None:
+    limits, link = Limits(idle_timeout_s=0.1), FakeLink()
+    async with serving(Config(listen="127.0.0.1:0", limits=limits), link) as (_, channel):
+        client = Client(channel)
+        await client.start(audio_sample_rate=16_000)
+        await client.say(audio=pb.AudioInput(pcm16=bytes(320)))
+        error = await beside(
+            client.error(),
+            lambda: client.say(playback=pb.PlaybackPosition()),
+            lambda: client.say(audio=pb.AudioInput()),
+            lambda: client.append(""),
+        )
+        assert error.code().name == "DEADLINE_EXCEEDED"
+        await link.sees(lambda: link.cancelled() == [1])
+
+
+async def test_a_listener_who_stands_still_keeps_no_voice() -> None:
+    limits, link = Limits(idle_timeout_s=0.3), FakeLink(script=Device())
+    async with serving(Config(listen="127.0.0.1:0", limits=limits), link) as (_, channel):
+        client = Client(channel)
+        await client.start(types_pb2.MODALITY_SPEECH)
+        await client.commit("Hi")
+        error = await beside(client.error(), lambda: client.say(playback=pb.PlaybackPosition(played_ms=0)))
+        assert error.code().name == "DEADLINE_EXCEEDED"
+        heard_ms = sum(len(event.audio.pcm16) / 32 for event in client.events)
+        assert heard_ms <= 400, "what may be ahead of a listener"
+
+
 async def test_a_running_turn_is_not_idle() -> None:
     limits = Limits(idle_timeout_s=0.05)
     link = FakeLink()
@@ -82,15 +129,17 @@ async def test_a_running_turn_is_not_idle() -> None:
 
 @pytest.mark.parametrize("method", ["SynthesizeSpeech", "TranscribeSpeech"])
 async def test_a_stream_for_one_voice_that_was_left_open_is_ended(method: str) -> None:
+    """Also where a player goes on reporting, or a microphone that is off sends empty pieces."""
     limits, link = Limits(idle_timeout_s=0.05), FakeLink()
     async with serving(Config(listen="127.0.0.1:0", limits=limits), link) as (_, channel):
         call: Any = getattr(gateway_pb2_grpc.SpeechServiceStub(channel), method)()
         if method == "SynthesizeSpeech":
             await call.write(pb.SynthesizeSpeechRequest(start=pb.SynthesizeSpeechStart()))
+            empty: Any = pb.SynthesizeSpeechRequest(playback=pb.PlaybackPosition())
         else:
             await call.write(pb.TranscribeSpeechRequest(start=pb.TranscribeSpeechStart(sample_rate=16_000)))
+            empty = pb.TranscribeSpeechRequest(audio=pb.AudioInput())
         with pytest.raises(grpc.aio.AioRpcError) as ended:
-            async with asyncio.timeout(10):
-                await call.read()
+            await beside(call.read(), lambda: call.write(empty))
         assert ended.value.code().name == "DEADLINE_EXCEEDED"
         await link.sees(lambda: link.cancelled() == [1])
