@@ -173,7 +173,8 @@ class DeviceExecutor:
             case Credits(job_id, count):
                 self._book.credit(job_id, count)
             case Promote():
-                self._book.promote(message)
+                if not self._book.promote(message):
+                    self._cancel(message.job_id)
             case StartTrace(seconds):
                 now_s = self._clock()
                 self._tracer.start(now_s)

@@ -186,15 +186,23 @@ class JobBook:
             job.credits += count
             self.refresh(job)
 
-    def promote(self, message: Promote) -> None:
-        """The job's turn is committed."""
+    def promote(self, message: Promote) -> bool:
+        """The job's turn is committed. Returns False for a voice too many: it has failed, and is to be
+        cancelled."""
         job = self._jobs.get(message.job_id)
         if job is None or job.cancelled or self.is_finished(job):
-            return
+            return True
         job.committed = True
         job.consumer = self._jobs.get(message.consumer)
+        try:
+            others = (other for other in self._present() if other is not job)
+            self._supply.check(job, others, self._clock())
+        except UpbeatError as error:
+            self._emit(job, failed(error))
+            return False
         if not job.in_slice:
             self.refresh(job)
+        return True
 
     def cancel(self, job_id: int) -> Job | None:
         """From now on the job emits nothing; it leaves at once, or when its slice ends."""

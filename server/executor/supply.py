@@ -1,4 +1,4 @@
-"""Whether one more listener could be kept supplied, judged when the job comes. Pure.
+"""Whether one more listener could be kept supplied, judged when the job comes, or at its commit. Pure.
 
 A REALTIME voice has a deadline that no client sends: its listener must not run dry. What a second of audio
 costs the device is learned from whole jobs. Every voice needs that share of the device for as long as it
@@ -43,7 +43,7 @@ class Supply:
             self._heard.append((job.served_ms / audio_ms, audio_ms / 1000))
 
     def check(self, job: Job, live: Iterable[Job], now_s: float) -> None:
-        """`job` is new, `live` are all others. Raises: Exhausted."""
+        """`job` is new or just committed, `live` are all others. Raises: Exhausted."""
         if not _listened_to(job):
             return
         self._asked.note(job.tenant, now_s)

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.contract import Job
 from pipelines.errors import Exhausted
-from pipelines.messages import Done, Failed, JobClass, SpeechRequest, SpeechText, TextRequest
+from pipelines.messages import Done, Failed, JobClass, Promote, SpeechRequest, SpeechText, TextRequest
 from pipelines.speech.loading import LoadedSpeaker
 from pipelines.speech.pipeline import SpeechPipeline
 from server.executor.forecast import FEWEST
@@ -122,6 +122,24 @@ def test_voices_beyond_what_the_device_speaks_are_refused_and_may_return() -> No
     again = bench.submit(R, SpeechRequest(), pipeline="speech", first=TEXT)
     bench.run()
     assert isinstance(bench.chunks(again)[-1], Done)
+
+
+def test_a_voice_that_ran_ahead_is_judged_at_its_commit() -> None:
+    bench = Bench(SpeechPipeline("speech", LoadedSpeaker(FakeSpeaker(), "fake", 0)), yield_ms=1.0)
+    for _ in range(FEWEST):
+        bench.submit(R, SpeechRequest(), pipeline="speech", first=TEXT)
+        bench.run()
+    costs_a_third(bench)
+    ahead = [
+        bench.submit(R, SpeechRequest(), pipeline="speech", first=TEXT, committed=False, credits=1)
+        for _ in range(4)
+    ]
+    bench.run()
+    for job in ahead:
+        bench.send(Promote(job))
+        bench.run()
+    assert [isinstance(bench.chunks(job)[-1], Failed) for job in ahead] == [False, False, True, True]
+    assert bench.gone[-2:] == ahead[2:]
 
 
 def let_in(supply: Supply, live: list[Job], tenant: str, now_s: float) -> int:
