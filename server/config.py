@@ -44,11 +44,11 @@ class Limits(Section, frozen=True):
     jobs_per_pipeline: or as many as the device admits, where that is less; tenants share them (`shares`).
     start_timeout_s: a stream that has said nothing by then is dropped. idle_timeout_s: a conversation in
     which neither side has said anything for so long, while no turn runs or one waits for its listener, is
-    ended; so is a stream of text to be spoken or of sound to be understood, while it may go on. Reports of
-    playback and empty pieces say nothing. replay_mib: memory for
-    events that a resumed stream may ask for, over all sessions. ahead_tokens_per_s: what may be generated
-    ahead of commits, for a session and for a tenant; it shrinks with the committed jobs of the model, to
-    nothing at ahead_until_jobs (0: never anything).
+    ended; so is a stream of text to be spoken or of sound to be understood, while it may go on, and any
+    stream whose client does not read an event for so long. Reports of playback and empty pieces say nothing.
+    replay_mib: memory for events that a resumed stream may ask for, over all sessions. ahead_tokens_per_s:
+    what may be generated ahead of commits, for a session and for a tenant; it shrinks with the committed jobs
+    of the model, to nothing at ahead_until_jobs (0: never anything).
     """
 
     streams: int = 4096

@@ -101,7 +101,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise
         except UpbeatError as error:
             line |= {"code": code_of(error).name, "error": message_of(error), "field": error.field}
-            await context.abort(code_of(error), message_of(error), trailing(error))
+            await _abort(context, error)
         except grpc.aio.InternalError:
             line["code"] = "CANCELLED"
             raise asyncio.CancelledError from None
@@ -138,6 +138,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         finally:
             self.running.discard(task)
             slot.leave()
+
+
+async def _abort(context: Context, error: UpbeatError) -> None:
+    """The client may go before it has read what stands before the status."""
+    try:
+        await context.abort(code_of(error), message_of(error), trailing(error))
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
 
 
 def _text(value: str | bytes) -> str:

@@ -5,7 +5,8 @@ Rules (grpc.aio, each of them met in practice):
   2. A handler that is blocked in `write` when the client goes sees grpc.aio.InternalError before
      CancelledError; the interceptor takes both for the client's leaving.
   3. Whatever ends a stream, its `finally` cancels its jobs.
-  4. `write` is awaited for each event: the outboxes, not the transport, hold what the client does not read.
+  4. `write` is awaited for each event: the outboxes, not the transport, hold what the client does not read,
+     for as long as a stream may be idle.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -52,6 +54,40 @@ async def pump(
             await write(event)
         elif not source.ended:
             await _wait(signal, source.wait_s(now_s), clock)
+
+
+@asynccontextmanager
+async def read_by_client(
+    write: Callable[[Event], Awaitable[None]], clock: Clock, limit_s: float
+) -> AsyncIterator[Callable[[Event], Awaitable[None]]]:
+    """`write`, which ends what is done inside with DeadlinePassed where one event takes so long: the client
+    does not read, and its jobs hold places."""
+    guard = asyncio.timeout(None)
+    writing = False
+
+    def expired() -> bool:
+        if writing:
+            guard.reschedule(0.0)
+        return writing
+
+    idle = Idle(clock, limit_s, expired)
+
+    async def watched(event: Event) -> None:
+        nonlocal writing
+        idle.touch()
+        writing = True
+        await write(event)
+        writing = False
+
+    try:
+        async with guard:
+            yield watched
+    except TimeoutError:
+        if not guard.expired():
+            raise
+        raise DeadlinePassed(f"nothing was read for {limit_s:g} s") from None
+    finally:
+        idle.stop()
 
 
 async def duplex(read: Coroutine[Any, Any, None], write: Coroutine[Any, Any, None]) -> None:
@@ -105,18 +141,20 @@ async def one_turn(
 
     idle = Idle(gateway.clock, limit_s, expired)
 
-    async def written(event: Event) -> None:
-        await write(event)
-        meter.wrote(event)
-        idle.touch()
-
     try:
-        writing = pump(turn, signal, gateway.clock, written)
-        if read is None:
-            idle.stop()
-            await writing
-        else:
-            await duplex(read(idle), writing)
+        async with read_by_client(write, gateway.clock, limit_s) as send:
+
+            async def written(event: Event) -> None:
+                await send(event)
+                meter.wrote(event)
+                idle.touch()
+
+            writing = pump(turn, signal, gateway.clock, written)
+            if read is None:
+                idle.stop()
+                await writing
+            else:
+                await duplex(read(idle), writing)
     finally:
         idle.stop()
         gateway.metrics.turn(turn.abandon(gateway.clock.now()))

@@ -40,18 +40,23 @@ class ConversationService(gateway_pb2_grpc.ConversationServiceServicer):
         limit_s = gateway.config.limits.idle_timeout_s
         idle = Idle(gateway.clock, limit_s, lambda: attachment.expire(limit_s, gateway.clock.now()))
 
-        async def write(event: Event) -> None:
-            await context.write(response(event))
-            meter.wrote(event)
-            idle.touch()
-
         try:
             deadline_in_s = streams.deadline_in_s(context)
             attachment.session.deadline_s = gateway.clock.now() + (deadline_in_s or math.inf)
-            await streams.duplex(
-                _read(request_iterator, attachment, meter, idle),
-                streams.pump(attachment, attachment.signal, gateway.clock, write),
+            sending = streams.read_by_client(
+                lambda event: context.write(response(event)), gateway.clock, limit_s
             )
+            async with sending as send:
+
+                async def write(event: Event) -> None:
+                    await send(event)
+                    meter.wrote(event)
+                    idle.touch()
+
+                await streams.duplex(
+                    _read(request_iterator, attachment, meter, idle),
+                    streams.pump(attachment, attachment.signal, gateway.clock, write),
+                )
         finally:
             idle.stop()
             gateway.sessions.detach(attachment)

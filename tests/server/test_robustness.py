@@ -106,6 +106,21 @@ async def test_a_client_that_stops_reading(channel: grpc.aio.Channel, link: Fake
     await link.sees(lambda: len(link.cancelled()) == 1)
 
 
+async def test_a_client_that_never_reads_again_keeps_no_place(caplog: pytest.LogCaptureFixture) -> None:
+    limits, link = Limits(idle_timeout_s=0.1), FakeLink(script=_flood)
+    async with serving(Config(listen="127.0.0.1:0", limits=limits), link) as (server, channel):
+        client = Client(channel)
+        await client.start()
+        await client.commit("flood")
+        text = gateway_pb2_grpc.TextServiceStub(channel).GenerateText(pb.GenerateTextRequest(prompt="flood"))
+        await text.read()
+        await link.sees(lambda: len(link.cancelled()) == 2)
+        assert server.gateway.admission.open_streams == 0
+        assert (await client.error()).code().name == "DEADLINE_EXCEEDED"
+        text.cancel()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_a_message_of_100_mb(running: object, channel: grpc.aio.Channel, link: FakeLink) -> None:
     request = pb.GenerateTextRequest(prompt="x" * 100_000_000)
     options = [("grpc.max_send_message_length", -1)]
