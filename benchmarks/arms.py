@@ -31,15 +31,19 @@ class AtSliceEnds(Scheduler):
 class AtAdmission(AtSliceEnds):
     """Priorities are asked for when a job is begun; what has begun runs to its end."""
 
-    def urgency(self, job: Job) -> Urgency:
+    def urgency(self, job: Job, leads: bool = True) -> Urgency:
         """Begun jobs first, oldest first."""
-        return super().urgency(job) if not job.slices else Urgency(0, False, False, -math.inf, 0.0, job.id)
+        return (
+            super().urgency(job, leads)
+            if not job.slices
+            else Urgency(0, False, False, -math.inf, 0.0, job.id)
+        )
 
 
 class InOrder(AtSliceEnds):
     """First come, first served, to the end."""
 
-    def urgency(self, job: Job) -> Urgency:
+    def urgency(self, job: Job, leads: bool = True) -> Urgency:
         """By arrival alone."""
         return Urgency(0, False, False, -math.inf, 0.0, job.id)
 

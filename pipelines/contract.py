@@ -148,14 +148,16 @@ class Estimate:
 
 
 class Pressure(Exception):
-    """Raised by `plan`: no memory for the most urgent row; the executor evicts a lease and asks again.
+    """Raised by `plan`: no memory for the most urgent row; the executor evicts leases and asks again.
 
-    `pool` is the pipeline's name. Not an error of the client's: admission has kept the reserve.
+    `pool` is the pipeline's name, `short` how many units (of `Pipeline.leased`) are missing, at least 1. Not
+    an error of the client's: admission has kept the reserve.
     """
 
-    def __init__(self, pool: str) -> None:
+    def __init__(self, pool: str, short: int = 1) -> None:
         super().__init__(pool)
         self.pool = pool
+        self.short = short
 
 
 class Pipeline(Protocol):

@@ -64,6 +64,10 @@ class KvMemory:
         self.index.shrink(table.missing(tokens) - self.pool.free)
         return table.reserve(tokens, self._copy_block)
 
+    def short(self, table: BlockTable, tokens: int) -> int:
+        """Blocks that are missing where `reserve` has said no."""
+        return table.missing(tokens) - self.pool.free
+
     def held_alone(self, table: BlockTable) -> int:
         """Blocks that freeing this table would leave free, or only kept for later."""
         kept = self.index.holds if self.index is not None else lambda block: False

@@ -190,7 +190,7 @@ class TextPipeline:
             elif self._memory.reserve(table, row.count):
                 rows.append(Row(row.job, row.count))
             elif not rows:
-                raise Pressure(self._info.name)
+                raise Pressure(self._info.name, self._memory.short(table, row.count))
         return self._planner.batch(rows, budget) if rows else None
 
     def run(self, batch: Batch) -> Iterator[Emission | None]:
@@ -273,8 +273,9 @@ class TextPipeline:
         moved = _state(looked[0]).moved if looked else None
         if moved is None:
             return None
-        if not self._memory.reserve(_state(looked[0]).table, moved.tokens):
-            raise Pressure(self._info.name)
+        table = _state(looked[0]).table
+        if not self._memory.reserve(table, moved.tokens):
+            raise Pressure(self._info.name, self._memory.short(table, moved.tokens))
         return self._swap.batch((looked[0],), moved.tokens)
 
     def _restore(self, batch: Batch) -> Iterator[Emission | None]:

@@ -9,8 +9,8 @@ to give way. The rules that stand here (numbers as in ARCHITECTURE.md):
      ends; the last live row closes the generator.
   7. What a job held is released by `device.retire`, after the last launch that used it.
   9. A job without credits is parked; what a slice emits to the last credit may overdraw it.
- 10. A claimant without memory evicts the least urgent lease, or waits until memory comes back. An eviction is
-     a step of its own.
+ 10. A claimant without memory evicts the least urgent lease, or waits until memory comes back. Evicting is a
+     step of its own.
 
 Here is what is decided; `stretch` runs a slice between two decisions, `suspended` keeps those that gave way,
 `pressure` finds memory, `jobs` knows who waits for what. All of it runs on the executor's thread.
@@ -197,16 +197,16 @@ class DeviceExecutor:
     # --- planning ----------------------------------------------------------------------------------------
 
     def _plan(self, slot: Slot) -> Slice | None:
-        """None where there is none to begin now. An eviction is a step of its own, so that who has arrived
-        meanwhile is heard before the next."""
+        """None where there is none to begin now. Evicting is a step of its own, so that who has arrived
+        meanwhile is heard."""
         pipeline = self._pipelines[slot.pipeline]
         ready = self._scheduler.ready(slot.pipeline, slot.rank)
         spare = slot.rank == SPARE and self._book.sessions > 1
         budget = self._spare if spare else self._budget
         try:
             batch = guarded("planning", partial(pipeline.plan, ready, budget))
-        except Pressure:
-            if not self._memory.make_room(slot):
+        except Pressure as pressure:
+            if not self._memory.make_room(slot, pressure.short):
                 self._suspended.blocked.add(slot)
             return None
         except UpbeatError as error:

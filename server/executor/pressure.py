@@ -56,16 +56,24 @@ class MemoryPressure:
             self._suspended.fall_back(piece)
         return True
 
-    def make_room(self, slot: Slot) -> bool:
-        """Evict one lease for the slot's most urgent ready job. False: nobody may be evicted."""
+    def make_room(self, slot: Slot, short: int) -> bool:
+        """Evict leases of so many units for the slot's most urgent ready job, but for no longer than half a
+        promised delay. False: nobody may be evicted."""
         pipeline = self._pipelines[slot.pipeline]
         claimant = next(self._scheduler.ready(slot.pipeline, slot.rank))
         held = {job: pipeline.leased(job) for job in self._book.live(slot.pipeline)}
         leases = {job: units for job, units in held.items() if units > 0}
-        victim = self._scheduler.victim(leases, claimant)
-        if victim is not None:
+        until_s = self._clock() + self._budget.gap_ms / 2000
+        freed = False
+        while (victim := self._scheduler.victim(leases, claimant)) is not None:
+            short -= leases.pop(victim)
+            # Others may go with a suspended slice that falls back.
+            last = victim.in_slice or short <= 0
             self.evict(victim)
-        return victim is not None
+            freed = True
+            if last or self._clock() >= until_s:
+                break
+        return freed
 
     def evict(self, victim: Job) -> None:
         """Take the memory of the job's committed state, the way that is predicted to be cheaper; a suspended

@@ -132,13 +132,13 @@ class Scheduler:
 
     # --- order: rules 1 to 3, and 7 -----------------------------------------------------------------------
 
-    def urgency(self, job: Job) -> Urgency:
-        """Rules 1 to 3 and 7."""
+    def urgency(self, job: Job, leads: bool = True) -> Urgency:
+        """Rules 1 to 3 and 7. leads: work that is ahead of whom it serves stands lower."""
         rank, deadline_s, served = int(job.job_class), job.deadline_s, job
         while served.consumer is not None:
             served = served.consumer
             rank, deadline_s = min(rank, int(served.job_class)), min(deadline_s, served.deadline_s)
-        ahead = not job.committed or served.ahead_until_s > self._now_s
+        ahead = not job.committed or (leads and served.ahead_until_s > self._now_s)
         if rank <= JobClass.INTERACTIVE:
             deadline_s = min(deadline_s, served.dry_s if served.dry_s > -math.inf else served.arrived_s)
         elif deadline_s == math.inf and self._patience_ends_s(job) <= self._now_s:
@@ -352,9 +352,9 @@ class Scheduler:
         return {job for job in rows if job.rank > rank and held[job.rank][0] <= held[job.rank][1]}
 
     def _claim(self, job: Job) -> Urgency:
-        """Urgency without what tenants were served, which changes with every slice: two tenants would
-        take each other's memory for ever."""
-        return self.urgency(job)._replace(over=False, tenant_cost=0.0)
+        """Urgency without what changes all the time. By what tenants were served, two would take each other's
+        memory for ever; who is ahead of a listener is back in tenths of a second."""
+        return self.urgency(job, leads=False)._replace(over=False, tenant_cost=0.0)
 
 
 def _held(leases: Mapping[Job, int], rank: int) -> tuple[int, int]:

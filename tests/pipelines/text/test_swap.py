@@ -173,3 +173,10 @@ def test_under_pressure_an_executor_swaps_and_everybody_says_what_they_always_sa
         assert said == [token for chunk in fresh.chunks(job) for token in chunk.token_ids]
     assert bench.executor.counters.evictions
     assert bool(bench.executor.counters.swaps) is swaps
+
+
+def test_a_refusal_tells_how_many_blocks_are_short() -> None:
+    memory = KvMemory([torch.zeros(2, 8 * BLOCK, 1)], frozenset({0}), prefix_reuse=False)
+    held, wanting = memory.table(), memory.table()
+    assert memory.reserve(held, 6 * BLOCK) and not memory.reserve(wanting, 5 * BLOCK)
+    assert memory.short(wanting, 5 * BLOCK) == 3

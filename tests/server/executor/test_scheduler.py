@@ -259,6 +259,19 @@ def test_victims_over_all_small_sets() -> None:
             assert found is wanted
 
 
+def test_the_text_of_a_voice_keeps_its_memory_while_it_is_ahead_of_the_listener() -> None:
+    """It is back in tenths of a second, when making it again, or room for it, would take too long."""
+    scheduler = Scheduler(DELAY_MS)
+    voice, begun, chat = job(1, R, pipeline="speech"), job(3, I), job(4, I)
+    text = job(2, I, consumer=voice)
+    voice.ahead_until_s, voice.dry_s, begun.dry_s = 10.0, 10.1, 6.0
+    scheduler.tick(5.0)
+    for each in (text, begun, chat):
+        scheduler.offer(each)
+    assert scheduler.urgency(text) > scheduler.urgency(begun)
+    assert scheduler.victim({text: 80, begun: 2}, chat) is begun
+
+
 def on_floor(holds: dict[JobClass, int], claim: JobClass) -> tuple[Scheduler, dict[JobClass, Job]]:
     """Jobs that hold so much of one pipeline's memory; the claiming class has just been given its floor."""
     scheduler, flood = Scheduler(DELAY_MS), job(99, R, pipeline="flood")
