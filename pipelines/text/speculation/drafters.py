@@ -44,8 +44,11 @@ class Experiences:
     def of(self, tenant: str, root: bytes) -> Experience:
         """root: the key under which the tenant's scope caches its prefixes."""
         key = tenant, root
-        experience = self._known.setdefault(key, Experience())
-        self._known.move_to_end(key)
+        experience = self._known.get(key)
+        if experience is not None:
+            self._known.move_to_end(key)
+            return experience
+        experience = self._known[key] = Experience()
         if len(self._known) > SCOPES:
             self._forget_one()
         return experience
@@ -113,14 +116,24 @@ class JobDrafters:
         if len(tokens) == self._followed:
             return self._asked() if self.model is not None else self.offer
         self._followed = len(tokens)
-        for drafter, last in zip(self._drafters, self._offers, strict=False):
-            drafter.rates.learn(last, tokens)
+        self._judge(tokens)
         self._offers = []
         for drafter in self._drafters:
             drafter.follow(tokens, prompt_length)
             self._offers.append(drafter.propose(MOST))
         self.offer = max(self._offers, key=lambda draft: draft.expected, default=Draft(len(tokens)))
         return self.offer
+
+    def leave(self, tokens: Sequence[int], prompt_length: int) -> None:
+        """The job goes: what it said last teaches what outlives it."""
+        self._judge(tokens)
+        for drafter in self._drafters:
+            if isinstance(drafter, NgramDrafter):
+                drafter.follow(tokens, prompt_length)
+
+    def _judge(self, tokens: Sequence[int]) -> None:
+        for drafter, last in zip(self._drafters, self._offers, strict=False):
+            drafter.rates.learn(last, tokens)
 
     def _asked(self) -> Draft:
         """The offer, after the small model may have been asked."""

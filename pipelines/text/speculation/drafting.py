@@ -138,7 +138,7 @@ class Drafting:
     def leave(self, state: TextState) -> None:
         """The job goes: its last words are learned from."""
         if state.drafters is not None:
-            state.drafters.follow(state.tokens, state.prompt_length)
+            state.drafters.leave(state.tokens, state.prompt_length)
         if state.draft_row is not None:
             state.draft_row.free()
 

@@ -30,9 +30,10 @@ class NgramTable:
 
     def best(self, context: Sequence[int]) -> tuple[int, int] | None:
         """The likely next token after the last tokens of `context`, and its grade."""
+        said = tuple(context[-ORDERS[0] :])
         for number, order in enumerate(ORDERS):
-            if len(context) >= order:
-                key = _key(context[-order:])
+            if len(said) >= order:
+                key = _key(said[-order:])
                 known = self._young.get(key) or self._old.get(key)
                 if known:
                     weight = known & HEAVIEST
@@ -43,9 +44,10 @@ class NgramTable:
         """`token` followed."""
         if len(self._young) >= CONTEXTS:
             self._old, self._young = self._young, {}
+        said = tuple(context[-ORDERS[0] :])
         for order in ORDERS:
-            if len(context) >= order:
-                key = _key(context[-order:])
+            if len(said) >= order:
+                key = _key(said[-order:])
                 known = self._young.get(key) or self._old.get(key) or token << 4
                 weight = known & HEAVIEST
                 if known >> 4 == token:
@@ -95,5 +97,5 @@ class NgramDrafter:
         return Draft(self._followed, context[len(self._tail) :], [grade for _, grade in ahead], chances)
 
 
-def _key(context: Sequence[int]) -> int:
-    return hash(tuple(context)) & _KEYS
+def _key(context: tuple[int, ...]) -> int:
+    return hash(context) & _KEYS

@@ -162,6 +162,21 @@ def test_what_is_learned_stays_in_the_tenants_scope(drive: Drive) -> None:
     assert not experiences.of("local", root_key("local", "narrow")).ngrams._young
 
 
+def test_who_leaves_teaches_what_another_offer_would_have() -> None:
+    asked, gone = Experience(), Experience()
+    for experience in (asked, gone):
+        drafters = job_drafters(("copy", "ngrams"), 320, experience, ())
+        drafters.follow([1, 2, 3, 4, 1, 2, 3], 4)
+        end = [1, 2, 3, 4, 1, 2, 3, 4, 9, 8, 7], 4
+        if experience is asked:
+            drafters.follow(*end)
+        else:
+            drafters.leave(*end)
+    assert gone.ngrams._young == asked.ngrams._young
+    assert gone.copy._chances == asked.copy._chances != Experience().copy._chances
+    assert gone.ngrams.rates._chances == asked.ngrams.rates._chances
+
+
 def test_experience_is_bounded() -> None:
     experiences = Experiences()
     kept = experiences.of("a", b"first")
