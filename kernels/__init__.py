@@ -16,7 +16,7 @@ from kernels import reference, reference_decoder, reference_media
 from kernels.linear import Linear, linear, linear_add, pack, pack_rounded
 from kernels.paged_plan import attend_paged, plan_paged
 from kernels.reference import AttentionPlan, Span
-from kernels.sampling import Drawn, RowSampling, draw
+from kernels.sampling import Drawn, RowSampling, draw, peaks
 from kernels.timings import chosen, possible
 from kernels.upload import upload
 
@@ -39,6 +39,7 @@ __all__ = [
     "overlap_add",
     "pack",
     "pack_rounded",
+    "peaks",
     "plan_attention",
     "rms_norm",
     "rope_append",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import RowSampling, draw
-from kernels.sampling import PREFIX, _thresholds, gumbel, perturbed
+from kernels.sampling import PREFIX, _thresholds, gumbel, peaks, perturbed
 from pipelines.limits import COLDEST, REPETITION_LIMITS
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0, -4.0])
@@ -183,6 +183,16 @@ def test_log_probabilities_are_those_of_the_model() -> None:
     assert [i for i, _ in first.top] == [0, 1, 2]
     assert (second.logprob, second.top) == (0.0, ())
     assert [v for _, v in third.top] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_peaks_are_the_first_of_the_highest() -> None:
+    """As `torch.max` has them, ties and what is no number included."""
+    scores = torch.randint(5, (60, 700), generator=torch.Generator().manual_seed(0)).float()
+    scores[1, 300] = scores[2, 10] = scores[2, 20] = math.nan
+    scores[3] = -math.inf
+    scores[4, 17] = math.inf
+    for found, wanted in zip(peaks(scores), scores.max(-1), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)
 
 
 def test_nan_is_reported_for_its_row_only() -> None:

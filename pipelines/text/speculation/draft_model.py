@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kernels import draw
+from kernels import draw, peaks
 from pipelines.contract import Batch, Job
 from pipelines.errors import ModelBroken
 from pipelines.text.config import ModelConfig, load_config
@@ -139,7 +139,7 @@ def _drawn(guesses: Sequence[_Guess], logits: Tensor) -> Iterable[tuple[int, flo
     """Each row's token, and the probability that the small model gives it; that is NaN or 0 where it computed
     nonsense."""
     if all(guess.plain for guess in guesses):
-        shares, chosen = logits.softmax(-1).max(-1)
+        shares, chosen = peaks(logits.softmax(-1))
         return zip(chosen.tolist(), shares.tolist(), strict=True)
     asked = [replace(guess.state.row_sampling(guess.tokens), logprobs=0) for guess in guesses]
     return [(one.id, math.exp(one.logprob) if one.finite else 0.0) for one in draw(logits, asked)]
