@@ -16,14 +16,15 @@ from pipelines.errors import InvalidRequest, ModelBroken
 EMBEDDED = Path(__file__).parent.parent / "models"
 EMBEDDED_DRAFT = "upbeat-text-draft"
 NO_DRAFT = "none"
+PACKAGED_RECOGNISER = "moonshine-tiny-en"
 EMBEDDED_IMAGES = ("upbeat-image-unet", "upbeat-image-dit")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """Folders ("" or none for the embedded models; no thinker where there is none) and the limits that
-    pipelines keep. draft: of the text model's draft model; "" for the embedded one where the text model is
-    embedded, else none; NO_DRAFT for none."""
+    """Folders ("" or none for the embedded models, the recogniser's from a package; no thinker where there is
+    none) and the limits that pipelines keep. draft: of the text model's draft model; "" for the embedded
+    one where the text model is embedded, else none; NO_DRAFT for none."""
 
     text: str = ""
     draft: str = ""
@@ -31,6 +32,7 @@ class LoadPlan:
     images: tuple[str, ...] = ()
     loras: Mapping[str, str] = field(default_factory=dict)
     speech: str = ""
+    recogniser: str = ""
     transcription: bool = True
     device: str = "cpu"
     dtype: str = "float32"
@@ -38,7 +40,7 @@ class LoadPlan:
     kv_tokens: int = 0
     max_jobs: int = 64
     max_image_side: int = 1024
-    decoders: int = 2
+    decoders: int = 4
 
 
 def load_all(plan: LoadPlan, progress: Callable[[str], None] = lambda _: None) -> dict[str, Pipeline]:
@@ -144,6 +146,7 @@ def _transcription(plan: LoadPlan) -> Pipeline:
     from pipelines.speech.settings import TranscriberSettings
     from pipelines.speech.transcriber import TranscriberPipeline
 
-    return TranscriberPipeline.load(
-        name="pocketsphinx-en-us", settings=TranscriberSettings(decoders=plan.decoders)
-    )
+    folder = folder_of(plan.recogniser, "") if plan.recogniser else None
+    settings = TranscriberSettings(decoders=plan.decoders, device=plan.device)
+    name = folder.name if folder is not None else PACKAGED_RECOGNISER
+    return TranscriberPipeline.load(folder, name=name, settings=settings)

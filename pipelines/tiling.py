@@ -20,13 +20,13 @@ MULTIPLICATIONS_PER_TILE = 100_000_000
 
 
 def tile_convolutions(model: nn.Module, multiplications: int = MULTIPLICATIONS_PER_TILE) -> int:
-    """Tiles every Conv1d of stride 1 and every ConvTranspose1d below `model` that works with zero padding
+    """Tiles every Conv1d and every ConvTranspose1d below `model` that works with zero padding
     given as numbers. multiplications: at most so many in a tile. Returns how many modules it changed.
     """
     count = 0
     for module in model.modules():
         forward: Callable[[torch.Tensor], torch.Tensor] | None = None
-        if isinstance(module, nn.Conv1d) and _plain(module) and module.stride == (1,):
+        if isinstance(module, nn.Conv1d) and _plain(module):
             forward = _TiledConv(module, multiplications)
         elif isinstance(module, nn.ConvTranspose1d) and _plain(module) and module.output_padding == (0,):
             forward = _TiledTransposed(module, multiplications)
@@ -57,16 +57,17 @@ class _TiledConv:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         m = self._module
         padding = int(m.padding[0])
+        stride = m.stride[0]
         tile = max(16, self._tile // x.shape[0])
-        total = x.shape[-1] + 2 * padding - self._reach
+        total = (x.shape[-1] + 2 * padding - self._reach - 1) // stride + 1
         if total <= tile:
-            return F.conv1d(x, m.weight, m.bias, 1, padding, m.dilation, m.groups)
+            return F.conv1d(x, m.weight, m.bias, stride, padding, m.dilation, m.groups)
         x = F.pad(x, (padding, padding))
         parts = []
         for start in range(0, total, tile):
             point()
-            piece = x[..., start : min(start + tile, total) + self._reach]
-            parts.append(F.conv1d(piece, m.weight, m.bias, 1, 0, m.dilation, m.groups))
+            piece = x[..., start * stride : (min(start + tile, total) - 1) * stride + self._reach + 1]
+            parts.append(F.conv1d(piece, m.weight, m.bias, stride, 0, m.dilation, m.groups))
         return torch.cat(parts, dim=-1)
 
 

@@ -37,6 +37,7 @@ def main(
     text: Annotated[Path | None, folder("Hugging Face: Llama, Mistral, Qwen, Gemma, Mixtral.")] = None,
     image: Annotated[list[Path] | None, folder("diffusers; more than once for more.")] = None,
     speech: Annotated[Path | None, folder("Hugging Face: VITS.")] = None,
+    recogniser: Annotated[Path | None, folder("Hugging Face: Moonshine.")] = None,
     thinker: Annotated[Path | None, folder("Second text model, which may think ahead.")] = None,
     draft: Annotated[
         str | None,
@@ -53,7 +54,17 @@ def main(
     try:
         settings = load(config) if config else Config()
         settings = override(
-            settings, text, image or (), speech, lora or (), listen, metrics_port, threads, thinker, draft
+            settings,
+            text,
+            image or (),
+            speech,
+            lora or (),
+            listen,
+            metrics_port,
+            threads,
+            thinker,
+            draft,
+            recogniser,
         )
         logs.configure(settings.log_level)
         _run(settings)
@@ -73,9 +84,10 @@ def override(
     threads: int | None = None,
     thinker: Path | None = None,
     draft: str | None = None,
+    recogniser: Path | None = None,
 ) -> Config:
     """The settings with the options that were given; raises as the settings do."""
-    folders = {"text": text, "speech": speech, "thinker": thinker}
+    folders = {"text": text, "speech": speech, "recogniser": recogniser, "thinker": thinker}
     device: dict[str, object] = {name: str(path) for name, path in folders.items() if path is not None}
     if given := tuple(map(str, images)):
         device["images"] = given

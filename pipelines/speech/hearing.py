@@ -10,8 +10,8 @@ from pocketsphinx import Endpointer
 
 from pipelines.finishing import to_pcm16
 from pipelines.resampling import StreamResampler
-from pipelines.speech.recogniser import SAMPLE_RATE
 
+SAMPLE_RATE = 16_000
 RAW_STEP_S = 0.1
 ONE_SAMPLE = b"\0\0"
 """The endpointer does not take an empty last frame."""
@@ -19,11 +19,10 @@ ONE_SAMPLE = b"\0\0"
 
 @dataclass(frozen=True, slots=True)
 class Voiced:
-    """Speech, PCM16 at 16 kHz, about 30 ms. starts: the first of its utterance. start_ms: where the utterance
-    began, end_ms: where this piece ends, both in the input audio."""
+    """Speech, PCM16 at 16 kHz, about 30 ms. start_ms: where the utterance began, end_ms: where this piece
+    ends, both in the input audio."""
 
     pcm16: bytes
-    starts: bool
     start_ms: int
     end_ms: int
 
@@ -103,7 +102,7 @@ class Hearing:
             piece = speech[at : at + width]
             self._given += len(piece)
             end_ms = start_ms + self._given * 1000 // (2 * SAMPLE_RATE)
-            self.found.append(Voiced(piece, not self._spoken, start_ms, end_ms))
+            self.found.append(Voiced(piece, start_ms, end_ms))
             self._spoken = True
         if not self._endpointer.in_speech:
             if self._spoken:

@@ -34,9 +34,11 @@ class SpeechSettings:
 
 @dataclass(frozen=True, slots=True)
 class TranscriberSettings:
-    """decoders: audio streams recognised at once. max_waiting_s: audio of one job that may wait."""
+    """decoders: audio streams recognised at once. max_waiting_s: audio of one job that may wait. device:
+    torch's name of where the model runs."""
 
-    decoders: int = 2
+    decoders: int = 4
+    device: str = "cpu"
     max_waiting_s: float = 300.0
 
     def __post_init__(self) -> None:

@@ -1,17 +1,20 @@
 """Recognising: audio in pieces of any rate, words while they are spoken, one final transcript an utterance.
 
-A slice looks for speech in the audio that has come and decodes one stretch of 30 ms, or ends an utterance.
-The decoder cannot go back, so a slice has no preemption point before its commit: it is as long as the time
-between two points may be (see `Recogniser`). Decoders are slow to make: there is a pool of them, and a job
-has one until it is released.
+Two kinds of slice: "listen" looks for speech in up to 100 ms of what has come, "words" says what the
+utterance is so far (each `LOOK_S` of speech, where the client wants to see it, and more rarely the longer it
+gets) or was. What a job keeps is the sound of its utterance and the tokens last found, so it costs nothing
+while its speaker is silent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from pipelines.contract import Batch, Budget, Emission, Emitted, Estimate, Job
+import numpy as np
+
+from pipelines.contract import Batch, Budget, Emission, Estimate, Job
 from pipelines.cost import CostModel
 from pipelines.errors import Exhausted, InvalidRequest, Unsupported, WrongState
 from pipelines.limits import SAMPLE_RATE_LIMITS
@@ -26,49 +29,95 @@ from pipelines.messages import (
     TranscriptChunk,
     Usage,
 )
-from pipelines.speech.hearing import Hearing, Silence, Voiced
-from pipelines.speech.recogniser import Recogniser
+from pipelines.speech.hearing import SAMPLE_RATE, Hearing, Silence, Voiced
+from pipelines.speech.moonshine import Moonshine
 from pipelines.speech.settings import TranscriberSettings
 
 LANGUAGES = ("en", "en-US")
+FIRST_LOOK_S, LOOK_S, LOOK_SHARE = 0.8, 0.5, 0.15
+"""New speech that is worth a look: at first; later; and this share of the utterance, where that is more."""
+LONGEST_S, CUT_S = 15.0, 4.0
+"""A longer utterance is cut where the last `CUT_S` of it are quietest."""
+QUIET_S = 0.1
+MARKS = ".,;:?! "
 TYPICAL_UTTERANCE_S = 4.0
-DECODING_S_PER_AUDIO_S = 0.2
+LOOKING_S_PER_AUDIO_S = 0.2
+BYTES_PER_S = 2 * SAMPLE_RATE
+
+
+@dataclass(slots=True)
+class Spoken:
+    """An utterance: PCM16 at 16 kHz from `start_ms` to `end_ms` of the input audio. `tokens` and `words` are
+    those of its first `looked` bytes; its first `ended` bytes are all of it (-1 while it goes on)."""
+
+    start_ms: int
+    end_ms: int
+    pcm16: bytearray = field(default_factory=bytearray)
+    looked: int = 0
+    ended: int = -1
+    tokens: tuple[int, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class HeardState:
-    """Owner: the executor thread. `words` is the last hypothesis of the utterance in progress."""
+    """Owner: the executor thread. `spoken`: the utterance in progress."""
 
-    recogniser: Recogniser
     hearing: Hearing
+    interim: bool
+    spoken: Spoken | None = None
     final: bool = False
     done: bool = False
     samples: int = 0
-    words: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def wants_words(self) -> bool:
+        """Whether the utterance has ended, or so much is new that it is worth a look."""
+        spoken = self.spoken
+        if spoken is None or spoken.ended >= 0:
+            return spoken is not None
+        size, wanted_s = len(spoken.pcm16), LOOK_S if spoken.looked else FIRST_LOOK_S
+        return self.interim and size - spoken.looked >= max(wanted_s * BYTES_PER_S, LOOK_SHARE * size)
+
+    @property
+    def can_listen(self) -> bool:
+        return self.hearing.can_step or bool(self.hearing.found) or self.hearing.over
 
 
 class TranscriberPipeline:
-    """pocketsphinx behind `pipelines.contract.Pipeline`. Owner: the executor thread, but for `prepare`."""
+    """Moonshine behind `pipelines.contract.Pipeline`. Owner: the executor thread, but for `prepare`."""
 
-    def __init__(self, name: str, settings: TranscriberSettings | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: Moonshine,
+        languages: tuple[str, ...] = (),
+        settings: TranscriberSettings | None = None,
+    ) -> None:
         self._settings = settings or TranscriberSettings()
-        self._free = [Recogniser() for _ in range(self._settings.decoders)]
+        self._model = model
         self._jobs: dict[int, HeardState] = {}
         self._cost = CostModel()
         self._info = ModelInfo(
             name=name,
             modality="transcription",
-            family="pocketsphinx",
-            parameters=0,
-            sample_rate=16_000,
-            languages=LANGUAGES,
+            family="moonshine",
+            parameters=model.parameters,
+            sample_rate=SAMPLE_RATE,
+            languages=languages,
             places=self._settings.decoders,
         )
 
     @classmethod
-    def load(cls, *, name: str, settings: TranscriberSettings | None = None) -> TranscriberPipeline:
-        """Takes about a second and 90 MB a decoder."""
-        return cls(name, settings)
+    def load(
+        cls, folder: Path | None = None, *, name: str, settings: TranscriberSettings | None = None
+    ) -> TranscriberPipeline:
+        """The Moonshine model in a Hugging Face folder, whose languages it does not tell; the packaged one,
+        which is English, where none is given. Raises: ModelBroken, Unsupported."""
+        settings = settings or TranscriberSettings()
+        if folder is None:
+            return cls(name, Moonshine.packaged(settings.device), LANGUAGES, settings)
+        return cls(name, Moonshine.load(folder, settings.device), (), settings)
 
     @property
     def info(self) -> ModelInfo:
@@ -84,7 +133,7 @@ class TranscriberPipeline:
         if not isinstance(request, TranscribeRequest):
             raise InvalidRequest("model", f"{self._info.name} listens and takes no {type(request).__name__}")
         if value is None:
-            return _checked(request)
+            return self._checked(request)
         if not isinstance(value, SpeechAudio):
             raise InvalidRequest("audio", f"audio is expected here, not {type(value).__name__}")
         if len(value.pcm16) % 2:
@@ -94,14 +143,14 @@ class TranscriberPipeline:
         return value
 
     def admit(self, job: Job, prepared: object) -> None:
-        """Raises: Exhausted where every decoder is in use."""
+        """Raises: Exhausted where as many are listened to as may be."""
         assert isinstance(prepared, TranscribeRequest)
-        if not self._free:
+        if len(self._jobs) >= self._settings.decoders:
             raise Exhausted(
                 f"{self._info.name} listens to {self._settings.decoders} speakers already",
                 retry_after_s=min(_expected_s(state) for state in self._jobs.values()),
             )
-        job.state = self._jobs[job.id] = HeardState(self._free.pop(), Hearing(prepared.sample_rate))
+        job.state = self._jobs[job.id] = HeardState(Hearing(prepared.sample_rate), prepared.interim)
 
     def update(self, job: Job, prepared: object) -> None:
         """More audio; it is only kept here. Raises: InvalidRequest (too much), WrongState after the end."""
@@ -117,19 +166,24 @@ class TranscriberPipeline:
         state.final = prepared.final
 
     def ready(self, job: Job) -> bool:
-        """Whether there is audio to look at, speech to decode, or only `Done` left to say."""
+        """Whether there is audio to look at, an utterance to say, or only `Done` left to say."""
         state = _state(job)
-        return not state.done and (state.hearing.can_step or bool(state.hearing.found) or state.hearing.over)
+        return not state.done and (state.wants_words or state.can_listen)
 
     def plan(self, ready: Iterable[Job], budget: Budget) -> Batch | None:
-        """The most urgent job alone: decoders share no work."""
+        """The most urgent job alone. Units: seconds of the utterance; one for a look for speech."""
         job = next(iter(ready), None)
-        return Batch(self._info.name, "listen", (job,), 1.0) if job is not None else None
+        if job is None:
+            return None
+        state = _state(job)
+        if not state.wants_words or state.spoken is None:
+            return Batch(self._info.name, "listen", (job,), 1.0)
+        return Batch(self._info.name, "words", (job,), len(state.spoken.pcm16) / BYTES_PER_S)
 
     def run(self, batch: Batch) -> Iterator[Emission | None]:
-        """One slice, committed before its first yield."""
+        """One slice, see the module."""
         (job,) = batch.rows
-        yield from [Emission(job, chunk) for chunk in self._listen(job)]
+        return self._say(job) if batch.kind == "words" else self._listen(job)
 
     def estimate(self, batch: Batch) -> Estimate:
         return self._cost.estimate(batch)
@@ -138,7 +192,7 @@ class TranscriberPipeline:
         self._cost.observe(batch, device_ms)
 
     def leased(self, job: Job) -> int:
-        """Nothing: a decoder's state cannot be made again."""
+        """Nothing: a job keeps no more than what was said to it."""
         return 0
 
     def keeps(self, job: Job, budget: Budget) -> int:
@@ -149,65 +203,92 @@ class TranscriberPipeline:
         """Changes nothing, see `leased`."""
 
     def release(self, job: Job) -> None:
-        """The decoder goes back to the pool, as good as new."""
-        state = self._jobs.pop(job.id)
-        state.recogniser.reset()
-        self._free.append(state.recogniser)
+        del self._jobs[job.id]
 
-    def _listen(self, job: Job) -> list[Emitted]:
-        """The slice: what there is to tell."""
+    def _listen(self, job: Job) -> Iterator[Emission | None]:
+        """Moves on in the audio, at most to the end of an utterance."""
         state, request = _state(job), _request(job)
         hearing = state.hearing
         if not hearing.found and hearing.can_step:
             hearing.step()
-        told: TranscriptChunk | None = None
-        if hearing.found:
-            match hearing.found.popleft():
-                case Voiced() as voiced:
-                    told = _decode(state, voiced, request.interim)
-                case Silence(start_ms, end_ms):
-                    text = state.recogniser.finish()
-                    state.words = ()
-                    told = TranscriptChunk(text, 1.0, True, start_ms, end_ms) if text else None
-        chunks: list[Emitted] = [told] if told is not None else []
-        if hearing.over and not hearing.found:
+        while hearing.found and (state.spoken is None or state.spoken.ended < 0):
+            _heard(state, hearing.found.popleft())
+        if hearing.over and not hearing.found and state.spoken is None:
             state.done = True
             audio_ms = round(state.samples * 1000 / request.sample_rate)
-            chunks.append(Done(FinishReason.STOP, Usage(audio_ms=audio_ms)))
-        return chunks
+            yield Emission(job, Done(FinishReason.STOP, Usage(audio_ms=audio_ms)))
+
+    def _say(self, job: Job) -> Iterator[Emission | None]:
+        """What the utterance is so far, or was."""
+        state = _state(job)
+        spoken = state.spoken
+        assert spoken is not None
+        ended = spoken.ended >= 0
+        pcm16 = bytes(spoken.pcm16[: spoken.ended] if ended else spoken.pcm16)
+        samples = np.frombuffer(pcm16, "<i2").astype(np.float32) / 32768.0
+        tokens = yield from self._model.tokens(samples, spoken.tokens)
+        text = self._model.text(tokens)
+        told = _ended(state, spoken, text) if ended else _so_far(spoken, tokens, text, len(pcm16))
+        if told is not None:
+            yield Emission(job, told)
+
+    def _checked(self, request: TranscribeRequest) -> TranscribeRequest:
+        low, high = SAMPLE_RATE_LIMITS
+        if not low <= request.sample_rate <= high:
+            raise InvalidRequest("sample_rate", f"{low} to {high} Hz, not {request.sample_rate}")
+        known = self._info.languages
+        if known and request.language and request.language.lower() not in map(str.lower, known):
+            raise Unsupported(
+                f"language: {request.language!r} is not known; known: {', '.join(known)}", field="language"
+            )
+        return request
 
 
-def _decode(state: HeardState, voiced: Voiced, interim: bool) -> TranscriptChunk | None:
-    """One stretch of speech; the hypothesis where it has changed and the client wants to see it.
+def _heard(state: HeardState, piece: Voiced | Silence) -> None:
+    """A stretch of speech joins the utterance, or the utterance has ended."""
+    if isinstance(piece, Silence):
+        if state.spoken is not None:
+            state.spoken.ended, state.spoken.end_ms = len(state.spoken.pcm16), piece.end_ms
+        return
+    if state.spoken is None:
+        state.spoken = Spoken(piece.start_ms, piece.end_ms)
+    state.spoken.pcm16 += piece.pcm16
+    state.spoken.end_ms = piece.end_ms
+    if len(state.spoken.pcm16) >= LONGEST_S * BYTES_PER_S:
+        state.spoken.ended = _quietest(state.spoken.pcm16)
 
-    Its stability is the share of its words that stood in the same place of the one before.
-    """
-    if voiced.starts:
-        state.recogniser.start()
-    state.recogniser.feed(voiced.pcm16)
-    words = tuple(state.recogniser.text().split()) if interim else ()
-    if not words or words == state.words:
+
+def _quietest(pcm16: bytearray) -> int:
+    """Where to cut a long utterance: bytes up to the middle of the quietest stretch near its end."""
+    width = round(QUIET_S * SAMPLE_RATE)
+    tail = np.frombuffer(bytes(pcm16[-round(CUT_S * BYTES_PER_S) :]), "<i2").astype(np.float64)
+    loudness = (tail[: len(tail) // width * width].reshape(-1, width) ** 2).sum(axis=1)
+    return len(pcm16) - 2 * len(tail) + 2 * (int(loudness.argmin()) * width + width // 2)
+
+
+def _ended(state: HeardState, spoken: Spoken, text: str) -> TranscriptChunk | None:
+    """Commit of a whole utterance; what stood behind a cut begins the next."""
+    rest = spoken.pcm16[spoken.ended :]
+    cut_ms = spoken.end_ms - len(rest) * 1000 // BYTES_PER_S
+    state.spoken = Spoken(cut_ms, spoken.end_ms, rest) if rest else None
+    return TranscriptChunk(text, 1.0, True, spoken.start_ms, cut_ms) if text else None
+
+
+def _so_far(spoken: Spoken, tokens: tuple[int, ...], text: str, looked: int) -> TranscriptChunk | None:
+    """Commit of a look; the words where they have changed, without a mark behind the last, which may go on.
+    Their stability is the share of them that stood in the same place of the ones before."""
+    text = text.rstrip(MARKS)
+    words, before = tuple(text.split()), spoken.words
+    spoken.looked, spoken.tokens, spoken.words = looked, tokens, words
+    if not words or words == before:
         return None
-    kept = sum(new == old for new, old in zip(words, state.words, strict=False))
-    state.words = words
-    return TranscriptChunk(" ".join(words), kept / len(words), False, voiced.start_ms, voiced.end_ms)
-
-
-def _checked(request: TranscribeRequest) -> TranscribeRequest:
-    low, high = SAMPLE_RATE_LIMITS
-    if not low <= request.sample_rate <= high:
-        raise InvalidRequest("sample_rate", f"{low} to {high} Hz, not {request.sample_rate}")
-    known = {language.lower() for language in LANGUAGES}
-    if request.language and request.language.lower() not in known:
-        raise Unsupported(
-            f"language: {request.language!r} is not known; known: {', '.join(LANGUAGES)}", field="language"
-        )
-    return request
+    kept = sum(new == old for new, old in zip(words, before, strict=False))
+    return TranscriptChunk(text, kept / len(words), False, spoken.start_ms, spoken.end_ms)
 
 
 def _expected_s(state: HeardState) -> float:
     """When the job may be over: what has come is decoded, and one more utterance if it goes on."""
-    seconds = state.hearing.waiting_s * DECODING_S_PER_AUDIO_S
+    seconds = state.hearing.waiting_s * LOOKING_S_PER_AUDIO_S
     return max(0.5, seconds if state.final else seconds + TYPICAL_UTTERANCE_S)
 
 

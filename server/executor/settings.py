@@ -12,8 +12,8 @@ from pipelines.errors import InvalidRequest
 class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the device process loads and promises.
 
-    device: "cpu" or "cuda[:N]". dtype: of the text and image models. text, speech: model folders; ""
-    for the embedded model. draft: folder of a small model with the text model's tokenizer, which
+    device: "cpu" or "cuda[:N]". dtype: of the text and image models. text, speech, recogniser: model
+    folders; "" for the embedded model. draft: folder of a small model with the text model's tokenizer, which
     guesses for it; "" for the embedded one where the text model is, "none" for none. thinker: folder of
     a second text model, which a conversation may have think ahead for the first; "" for none. images:
     folders of image models, the first the one that answers where none is named; none for the embedded
@@ -33,6 +33,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     images: tuple[str, ...] = ()
     loras: dict[str, str] = {}
     speech: str = ""
+    recogniser: str = ""
     transcription: bool = True
     dtype: str = "float32"
     weights: str = ""
@@ -42,7 +43,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     kv_tokens: int = 0
     max_jobs: int = 64
     max_image_side: int = 1024
-    decoders: int = 2
+    decoders: int = 4
 
     def __post_init__(self) -> None:
         cores = os.cpu_count() or 1

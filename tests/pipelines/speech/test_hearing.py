@@ -34,11 +34,11 @@ def heard(rate: int, pieces: list[bytes]) -> list[Voiced | Silence]:
 def test_two_utterances_are_found_at_any_rate(rate: int) -> None:
     found = heard(rate, [two_utterances(rate)])
     ends = [piece for piece in found if isinstance(piece, Silence)]
-    starts = [piece for piece in found if isinstance(piece, Voiced) and piece.starts]
+    starts = {piece.start_ms for piece in found if isinstance(piece, Voiced)}
     assert len(ends) == len(starts) == 2
     np.testing.assert_allclose([end.start_ms for end in ends], [800, 3000], atol=250)
     np.testing.assert_allclose([end.end_ms for end in ends], [2000, 4200], atol=350)
-    assert [start.start_ms for start in starts] == [end.start_ms for end in ends]
+    assert starts == {end.start_ms for end in ends}
     assert isinstance(found[0], Voiced)
     assert isinstance(found[-1], Silence)
 

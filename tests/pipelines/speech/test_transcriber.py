@@ -1,11 +1,13 @@
-"""Recognising: transcripts, clean decoders, bad input."""
+"""Recognising: transcripts, jobs that leave no trace, cuts, bad input."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+import torch
 
 from pipelines.contract import Budget, Emitted, Job
 from pipelines.errors import Exhausted, InvalidRequest, Unsupported, WrongState
@@ -17,6 +19,7 @@ from pipelines.messages import (
     TranscribeRequest,
     TranscriptChunk,
 )
+from pipelines.speech import transcriber
 from pipelines.speech.settings import TranscriberSettings
 from pipelines.speech.transcriber import TranscriberPipeline
 from tests.pipelines.speech.vowels import pcm16, silence, vowels
@@ -28,6 +31,15 @@ OTHER = pcm16(silence(16_000, 0.2), 0.4 * vowels(16_000, 0.7), silence(16_000, 0
 @pytest.fixture(scope="module")
 def pipeline() -> TranscriberPipeline:
     return TranscriberPipeline.load(name="ears", settings=TranscriberSettings(decoders=1, max_waiting_s=30.0))
+
+
+@pytest.fixture(autouse=True)
+def inference() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -85,7 +97,7 @@ def test_only_finals_on_request(pipeline: TranscriberPipeline) -> None:
     assert chunks[0] == with_partials[-2]
 
 
-def test_the_decoder_forgets_the_job_before(pipeline: TranscriberPipeline) -> None:
+def test_a_job_leaves_no_trace(pipeline: TranscriberPipeline) -> None:
     first = transcribed(pipeline, UTTERANCE)
     broken_off = admitted(pipeline)
     hear(pipeline, broken_off, OTHER[: len(OTHER) // 2], final=False)
@@ -103,7 +115,8 @@ def test_any_cut_into_pieces_gives_the_same(pipeline: TranscriberPipeline) -> No
     assert [c for c in chunks if not isinstance(c, TranscriptChunk) or c.is_final] == finals
 
 
-def test_a_slice_that_is_closed_before_it_starts_changes_nothing(pipeline: TranscriberPipeline) -> None:
+@pytest.mark.parametrize("steps", [0, 1, 30])
+def test_a_slice_that_is_closed_early_changes_nothing(pipeline: TranscriberPipeline, steps: int) -> None:
     expected = transcribed(pipeline, UTTERANCE)
     job = admitted(pipeline)
     pipeline.update(job, SpeechAudio(UTTERANCE, True))
@@ -111,10 +124,28 @@ def test_a_slice_that_is_closed_before_it_starts_changes_nothing(pipeline: Trans
     while pipeline.ready(job):
         batch = pipeline.plan([job], Budget(60.0, 25.0))
         assert batch is not None
-        pipeline.run(batch).close()  # type: ignore[attr-defined]
+        if batch.kind == "words":
+            closed = pipeline.run(batch)
+            assert [step for step in itertools.islice(closed, steps) if step is not None] == []
+            closed.close()  # type: ignore[attr-defined]
         chunks += [step.chunk for step in pipeline.run(batch) if step is not None]
     pipeline.release(job)
     assert chunks == expected
+
+
+def test_a_long_utterance_is_cut_where_it_is_quiet(
+    pipeline: TranscriberPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcriber, "LONGEST_S", 3.0)
+    monkeypatch.setattr(transcriber, "CUT_S", 2.0)
+    pause = np.zeros(2400, np.float32)
+    pcm = pcm16(silence(16_000, 0.5), vowels(16_000, 2.0), pause, vowels(16_000, 2.0), silence(16_000, 0.7))
+    first, second, _ = transcribed(pipeline, pcm, TranscribeRequest(interim=False))
+    assert isinstance(first, TranscriptChunk)
+    assert isinstance(second, TranscriptChunk)
+    assert first.end_ms == second.start_ms
+    assert 2450 < first.end_ms < 2750
+    assert 4300 < second.end_ms < 5300
 
 
 @pytest.mark.parametrize("pcm", [b"", pcm16(silence(16_000, 0.4))])
