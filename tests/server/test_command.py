@@ -28,4 +28,5 @@ def test_what_is_left_out_stays() -> None:
     assert override(Config()) == Config()
     settings = override(Config(), text=Path("model"), listen="127.0.0.1:7", metrics_port=9, threads=1)
     assert (settings.device.text, settings.device.speech, settings.device.threads) == ("model", "", 1)
+    assert override(Config(), recogniser=Path("ears")).device.recogniser == "ears"
     assert (settings.listen, settings.metrics.port) == ("127.0.0.1:7", 9)
