@@ -33,12 +33,13 @@ def blocks_for(tokens: int) -> int:
 
 
 class BlockPool:
-    """Reference counts of all blocks."""
+    """Reference counts of all blocks. loosened: how often a block came to have one holder left."""
 
     def __init__(self, blocks: int) -> None:
         self._counts = np.zeros(blocks, dtype=np.int32)
         self.size = blocks
         self.free = blocks
+        self.loosened = 0
 
     def count(self, block: int) -> int:
         """How many hold the block."""
@@ -70,6 +71,7 @@ class BlockPool:
         """One holder less; the last one frees the block."""
         assert self._counts[block] > 0
         self._counts[block] -= 1
+        self.loosened += int(self._counts[block] == 1)
         if not self._counts[block]:
             self.free += 1
 

@@ -6,7 +6,8 @@ Rules
 2. The index holds its blocks itself; they outlive the job that computed them. A block is put in only after
    the slice that wrote it has committed.
 3. Memory is given back on demand: `shrink` drops what was used longest ago and no table holds. A block's
-   followers count as used before it, so a chain shrinks from its end.
+   followers count as used before it, so a chain shrinks from its end. Where tables hold all there is, asking
+   again costs nothing until one of them lets go: in a full pool every row of every plan asks.
 
 Owner: the executor thread.
 """
@@ -41,6 +42,7 @@ class PrefixIndex:
         self._pool = pool
         self._blocks: OrderedDict[bytes, int] = OrderedDict()
         self._held: set[int] = set()
+        self._all_used_at = 0
 
     def holds(self, block: int) -> bool:
         """Whether the index is one of the block's holders."""
@@ -76,12 +78,16 @@ class PrefixIndex:
 
     def shrink(self, blocks: int) -> int:
         """Free up to so many blocks that only the index holds; returns how many were."""
+        if blocks <= 0 or self._all_used_at == self._pool.loosened:
+            return 0
         idle = (key for key, block in self._blocks.items() if self._pool.count(block) == 1)
         dropped = [key for key, _ in zip(idle, range(blocks), strict=False)]
         for key in dropped:
             block = self._blocks.pop(key)
             self._held.remove(block)
             self._pool.drop(block)
+        if len(dropped) < blocks:
+            self._all_used_at = self._pool.loosened
         return len(dropped)
 
     def _use(self, keys: Sequence[bytes]) -> None:

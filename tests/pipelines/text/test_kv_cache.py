@@ -48,7 +48,8 @@ class Simulation:
         if kind == "admit":
             self.add(BlockTable(self.pool), [])
         elif kind == "shrink":
-            assert self.index.shrink(amount) <= amount
+            expected = min(amount, self.index.idle())
+            assert self.index.shrink(amount) == expected
         elif self.states:
             getattr(self, kind)(self.states[which % len(self.states)], amount)
 
@@ -164,6 +165,25 @@ def test_prefixes_are_found_by_recency_and_never_across_tenants() -> None:
         pool.drop(block)
     assert index.shrink(1) == 1
     assert index.match(root_key("a"), tokens) == chain[:2], "the chain's end goes first"
+
+
+def test_a_full_pool_is_not_searched_again_until_somebody_lets_go() -> None:
+    class Counting(BlockPool):
+        asked = 0
+
+        def count(self, block: int) -> int:
+            self.asked += 1
+            return BlockPool.count(self, block)
+
+    pool = Counting(8)
+    index = PrefixIndex(pool)
+    blocks = pool.take(8)
+    index.publish(list(zip(keys("a", list(range(8 * BLOCK))), blocks, strict=True)))
+    assert index.shrink(1) == 0
+    pool.drop(blocks[3])
+    assert index.shrink(2) == 1 and pool.free == 1
+    pool.asked = 0
+    assert index.shrink(0) == index.shrink(-3) == index.shrink(1) == 0 and pool.asked == 0
 
 
 def keys(tenant: str, tokens: list[int]) -> list[bytes]:
