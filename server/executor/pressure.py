@@ -63,17 +63,16 @@ class MemoryPressure:
         claimant = next(self._scheduler.ready(slot.pipeline, slot.rank))
         held = {job: pipeline.leased(job) for job in self._book.live(slot.pipeline)}
         leases = {job: units for job, units in held.items() if units > 0}
+        victims = self._scheduler.victims(leases, claimant)
         until_s = self._clock() + self._budget.gap_ms / 2000
-        freed = False
-        while (victim := self._scheduler.victim(leases, claimant)) is not None:
-            short -= leases.pop(victim)
+        for victim in victims:
+            short -= leases[victim]
             # Others may go with a suspended slice that falls back.
             last = victim.in_slice or short <= 0
             self.evict(victim)
-            freed = True
             if last or self._clock() >= until_s:
                 break
-        return freed
+        return bool(victims)
 
     def evict(self, victim: Job) -> None:
         """Take the memory of the job's committed state, the way that is predicted to be cheaper; a suspended

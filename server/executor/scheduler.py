@@ -331,19 +331,23 @@ class Scheduler:
 
     # --- pressure: rule 8 ---------------------------------------------------------------------------------
 
-    def victim(self, leases: Mapping[Job, int], claimant: Job) -> Job | None:
-        """Rule 8. leases: units of memory that jobs of the claimant's pipeline hold."""
+    def victims(self, leases: Mapping[Job, int], claimant: Job) -> list[Job]:
+        """Rule 8: whose memory is taken, one after the other. leases: units of memory that jobs of the
+        claimant's pipeline hold."""
         others = {job: held for job, held in leases.items() if job is not claimant}
-        idle = [job for job in others if not job.in_slice and not self.is_ready(job)]
-        if idle:
-            return max(idle, key=self._claim)
+        mine, claims = self._claim(claimant), {job: self._claim(job) for job in others}
         kept = self._kept(others, claimant.rank)
-        least = max((job for job in others if job not in kept), key=self._claim, default=None)
-        if least is None or self._claim(least) > self._claim(claimant):
-            return least
-        on_floor = self._on_floor == Slot(claimant.pipeline, claimant.rank)
-        held, above = _held(leases, claimant.rank)
-        return least if on_floor and least.rank < claimant.rank and 2 * held < above else None
+        idle = {job for job in others if not job.in_slice and not self.is_ready(job)}
+        order = sorted(others, key=lambda job: (job in idle, claims[job]), reverse=True)
+        found = [job for job in order if job in idle or (job not in kept and claims[job] > mine)]
+        if self._on_floor == Slot(claimant.pipeline, claimant.rank):
+            gone = set(found)
+            held, above = _held({job: leases[job] for job in leases if job not in gone}, claimant.rank)
+            for job in (job for job in order if job not in gone and job not in kept):
+                if 2 * held < above and job.rank < claimant.rank:
+                    found.append(job)
+                    above -= others[job]
+        return found
 
     def _kept(self, others: Mapping[Job, int], rank: int) -> set[Job]:
         """Whose memory floors keep against a claimant of class `rank` that holds none of this."""

@@ -238,6 +238,10 @@ def test_without_floors_earned_nothing_jumps_the_queue() -> None:
     assert scheduler.decide(()) == Start("p", R)
 
 
+def taken_first(scheduler: Scheduler, leases: dict[Job, int], claimant: Job) -> Job | None:
+    return next(iter(scheduler.victims(leases, claimant)), None)
+
+
 def test_victims_over_all_small_sets() -> None:
     """Exhaustive: idle leases first, then the least urgent ready one, never a more urgent one."""
     classes = (R, I, S, B)
@@ -249,7 +253,7 @@ def test_victims_over_all_small_sets() -> None:
                 if not idle:
                     scheduler.offer(each)
             scheduler.offer(claimant)
-            found = scheduler.victim(dict.fromkeys((claimant, one, two), 1), claimant)
+            found = taken_first(scheduler, dict.fromkeys((claimant, one, two), 1), claimant)
             idle_jobs = [j for j, idle in ((one, idle_first), (two, idle_second)) if idle]
             if idle_jobs:
                 assert found is max(idle_jobs, key=scheduler.urgency)
@@ -269,7 +273,7 @@ def test_the_text_of_a_voice_keeps_its_memory_while_it_is_ahead_of_the_listener(
     for each in (text, begun, chat):
         scheduler.offer(each)
     assert scheduler.urgency(text) > scheduler.urgency(begun)
-    assert scheduler.victim({text: 80, begun: 2}, chat) is begun
+    assert scheduler.victims({text: 80, begun: 2}, chat) == [begun]
 
 
 def on_floor(holds: dict[JobClass, int], claim: JobClass) -> tuple[Scheduler, dict[JobClass, Job]]:
@@ -302,12 +306,21 @@ def test_a_class_on_its_floor_takes_memory(
 ) -> None:
     scheduler, jobs = on_floor(holds, B)
     leases = {jobs[each]: held for each, held in holds.items()}
-    assert scheduler.victim(leases, jobs[B]) is (jobs[taken] if taken is not None else None), what
+    assert taken_first(scheduler, leases, jobs[B]) is (jobs[taken] if taken is not None else None), what
+
+
+def test_on_its_floor_it_takes_from_one_after_the_other_until_it_has_half_as_much() -> None:
+    scheduler, jobs = on_floor({I: 1}, B)
+    chats = [job(20 + number, I, pipeline="text") for number in range(5)]
+    for each in chats:
+        scheduler.offer(each)
+    leases = {jobs[B]: 2, **dict.fromkeys(chats, 2)}
+    assert scheduler.victims(leases, jobs[B]) == [chats[4], chats[3], chats[2]]
 
 
 def test_who_is_not_on_its_floor_takes_nothing_of_more_urgent_ones() -> None:
     scheduler, jobs = on_floor({I: 3, S: 0}, B)
-    assert scheduler.victim({jobs[I]: 3}, jobs[S]) is None
+    assert scheduler.victims({jobs[I]: 3}, jobs[S]) == []
 
 
 @pytest.mark.parametrize("held", [1, 3, 4])
@@ -318,11 +331,11 @@ def test_what_a_floor_has_got_it_keeps_while_others_have_as_much(held: int) -> N
     scheduler.offer(late)
     leases = {jobs[I]: 3, jobs[B]: held}
     scheduler.charge(suspended(jobs[B]), 5.0, ())
-    assert scheduler.victim(leases, late) is (None if held <= 3 else jobs[B])
-    assert scheduler.victim(leases, jobs[I]) is jobs[B]
+    assert taken_first(scheduler, leases, late) is (None if held <= 3 else jobs[B])
+    assert scheduler.victims(leases, jobs[I]) == [jobs[B]]
     scheduler.decide(())
     scheduler.charge(suspended(jobs[B]), 5.0, ())
-    assert scheduler.victim(leases, late) is jobs[B]
+    assert taken_first(scheduler, leases, late) is jobs[B]
 
 
 def test_the_most_urgent_job_never_waits_for_memory_that_a_floor_keeps() -> None:
@@ -337,7 +350,7 @@ def test_the_most_urgent_job_never_waits_for_memory_that_a_floor_keeps() -> None
             scheduler._floor_rows = {Slot("p", each.rank): frozenset({each.id}) for each in rows}
             leases = {each: units for each, units in zip(behind, held, strict=True) if units}
             while leases:
-                victim = scheduler.victim(leases, voice)
+                victim = taken_first(scheduler, leases, voice)
                 assert victim is not None
                 del leases[victim]
 
