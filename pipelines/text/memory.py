@@ -70,6 +70,8 @@ class KvMemory:
 
     def held_alone(self, table: BlockTable) -> int:
         """Blocks that freeing this table would leave free, or only kept for later."""
+        if not table.blocks:
+            return 0
         kept = self.index.holds if self.index is not None else lambda block: False
         return sum(1 for block in table.blocks if self.pool.count(block) == 1 + kept(block))
 
