@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from upbeat.v1.types_pb2 import CacheLevel, ImageOptions, VoiceOptions
 
+from clients import ask as asking
 from clients import chat as chatting
 from clients import demo as demonstration
 from clients import oneshot
@@ -226,6 +227,28 @@ def hear(
     Example: **upbeat hear boat.wav**
     """
     connected(lambda upbeat: oneshot.hear(upbeat, console, file, model), server, token, ca)
+
+
+@app.command()
+def ask(
+    file: Annotated[Path, typer.Argument(metavar="FILE.wav|-", help='A spoken question; "-": a microphone.')],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE.wav", help="Speak the answer into this file.")
+    ] = None,
+    ahead: Ahead = "prefill",
+    server: Server = DEFAULT_TARGET,
+    token: Token = "",
+    ca: Certificate = None,
+) -> None:
+    """Ask aloud: the question is heard while it is spoken, then answered.
+
+    Example: **upbeat ask question.wav -o answer.wav**
+
+    "-" reads raw sound (16 bits, mono, 16,000 Hz) until you are silent:
+    **arecord -q -f S16_LE -r 16000 | upbeat ask - -o answer.wav**
+    """
+    mode, path = _mode(ahead), None if str(file) == "-" else file
+    connected(lambda upbeat: asking.ask(upbeat, console, path, out, mode), server, token, ca)
 
 
 @app.command()

@@ -83,7 +83,9 @@ async def test_health_is_an_exit_code(target: str) -> None:
     assert "UNAVAILABLE" in output
 
 
-@pytest.mark.parametrize("command", ["chat", "replay", "say", "draw", "hear", "trace", "models", "demo"])
+@pytest.mark.parametrize(
+    "command", ["chat", "replay", "say", "draw", "hear", "ask", "trace", "models", "demo"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
@@ -95,7 +97,17 @@ def test_every_command_explains_itself(command: str) -> None:
     [
         (
             "serve",
-            ("--text", "--image", "--lora", "--speech", "--draft", "--thinker", "--listen", "--config"),
+            (
+                "--text",
+                "--image",
+                "--lora",
+                "--speech",
+                "--recogniser",
+                "--draft",
+                "--thinker",
+                "--listen",
+                "--config",
+            ),
         ),
         ("verify", ("--dtype",)),
     ],
