@@ -41,7 +41,7 @@ def load_speaker(folder: Path, device: str = "cpu") -> LoadedSpeaker:
 
     Raises: Unsupported naming the model type, ModelBroken naming the file at fault.
     """
-    family = _model_type(folder)
+    family = model_type(folder)
     if family not in _FAMILIES:
         known = ", ".join(sorted(_FAMILIES))
         raise Unsupported(f"{folder}: a speech model of type {family!r} is not supported; supported: {known}")
@@ -72,7 +72,8 @@ def finish(steps: Generator[Any, None, Answer]) -> Answer:
             return answer
 
 
-def _model_type(folder: Path) -> str:
+def model_type(folder: Path) -> str:
+    """What its config.json says, "" for nothing. Raises: ModelBroken where there is none."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -30,9 +30,11 @@ from pipelines.messages import (
     Usage,
 )
 from pipelines.speech.hearing import SAMPLE_RATE, Hearing, Silence, Voiced
+from pipelines.speech.loading import model_type
 from pipelines.speech.moonshine import Moonshine
 from pipelines.speech.settings import TranscriberSettings
 
+FAMILY = "moonshine"
 LANGUAGES = ("en", "en-US")
 FIRST_LOOK_S, LOOK_S, LOOK_SHARE = 0.8, 0.5, 0.15
 """New speech that is worth a look: at first; later; and this share of the utterance, where that is more."""
@@ -101,7 +103,7 @@ class TranscriberPipeline:
         self._info = ModelInfo(
             name=name,
             modality="transcription",
-            family="moonshine",
+            family=FAMILY,
             parameters=model.parameters,
             sample_rate=SAMPLE_RATE,
             languages=languages,
@@ -117,6 +119,10 @@ class TranscriberPipeline:
         settings = settings or TranscriberSettings()
         if folder is None:
             return cls(name, Moonshine.packaged(settings.device), LANGUAGES, settings)
+        if (family := model_type(folder)) != FAMILY:
+            raise Unsupported(
+                f"{folder}: a recogniser of type {family!r} is not supported; supported: {FAMILY}"
+            )
         return cls(name, Moonshine.load(folder, settings.device), (), settings)
 
     @property

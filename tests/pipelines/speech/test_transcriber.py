@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from pipelines.messages import (
 from pipelines.speech import transcriber
 from pipelines.speech.settings import TranscriberSettings
 from pipelines.speech.transcriber import TranscriberPipeline
+from tests.pipelines.speech.moonshine_folder import write_moonshine
 from tests.pipelines.speech.vowels import pcm16, silence, vowels
 
 UTTERANCE = pcm16(silence(16_000, 0.5), vowels(16_000), silence(16_000, 0.7))
@@ -180,6 +182,16 @@ def test_languages(pipeline: TranscriberPipeline) -> None:
         pipeline.prepare(TranscribeRequest(language=language), None)
     with pytest.raises(Unsupported, match="en, en-US"):
         pipeline.prepare(TranscribeRequest(language="de"), None)
+
+
+def test_a_folder_is_served_under_its_name(tmp_path: Path) -> None:
+    ears = TranscriberPipeline.load(write_moonshine(tmp_path), name="own")
+    assert (ears.info.family, ears.info.languages) == ("moonshine", ())
+    ears.prepare(TranscribeRequest(language="de"), None)
+    assert isinstance(transcribed(ears, UTTERANCE)[-1], Done)
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    with pytest.raises(Unsupported, match="type 'whisper' is not supported; supported: moonshine"):
+        TranscriberPipeline.load(tmp_path, name="own")
 
 
 def test_odd_bytes_and_too_much_audio(pipeline: TranscriberPipeline, job: Job) -> None:
