@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from clients.events import Audio, Discarded, Done, Event, Image, Token
+from clients.events import Audio, Discarded, Done, Event, Image, Token, Transcript
 
 
 @dataclass(slots=True)
 class Answer:
-    """One turn's answer, gathered. `marks` are seconds after the commit; owner: the task that reads."""
+    """One turn's answer, gathered. `marks` are seconds after the commit; owner: the task that reads.
+    `heard`: the question, where it was spoken."""
 
+    heard: str = ""
     text: str = ""
     tokens: int = 0
     pcm16: list[bytes] = field(default_factory=list)
@@ -45,6 +47,8 @@ class Answer:
             case Image():
                 self._mark("image", now_s)
                 self.image = event
+            case Transcript(is_final=True):
+                self.heard = f"{self.heard} {event.text}".strip()
             case Done():
                 self._mark("total", now_s)
                 self.done = event

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
+from upbeat.v1.types_pb2 import ServiceOptions
 
 from clients.answer import Answer
 from clients.client import ModalityName, PartialPrompts, Upbeat
@@ -23,8 +24,13 @@ MICROPHONE_RATE = 16_000
 
 
 async def ask(
-    upbeat: Upbeat, console: Console, path: Path | None, out: Path | None, mode: PartialPrompts
-) -> None:
+    upbeat: Upbeat,
+    console: Console,
+    path: Path | None,
+    out: Path | None,
+    mode: PartialPrompts,
+    service: ServiceOptions | None = None,
+) -> Answer:
     """The question in a WAV file, at the pace it was spoken, or of a microphone (None: raw PCM16, mono,
     16,000 Hz, on standard input), where silence ends it. The answer is spoken into `out`, if there is one.
 
@@ -37,7 +43,11 @@ async def ask(
         pieces = _paced(pcm16, rate)
     modalities: tuple[ModalityName, ...] = ("text", "speech") if out is not None else ("text",)
     talking = upbeat.converse(
-        modalities=modalities, partial_prompts=mode, audio_sample_rate=rate, commit_on_silence=path is None
+        modalities=modalities,
+        service=service,
+        partial_prompts=mode,
+        audio_sample_rate=rate,
+        commit_on_silence=path is None,
     )
     async with talking as talk:
         speaking = asyncio.create_task(_speak(talk, pieces, commit=path is not None))
@@ -53,6 +63,7 @@ async def ask(
         write_wav(out, answer.pcm16, answer.sample_rate)
         console.print(f"[dim]{'playing' if console.is_terminal and play(out) else 'wrote'} {out}[/]")
     console.print(timings_table(answer))
+    return answer
 
 
 async def _speak(talk: Talk, pieces: AsyncIterator[bytes], *, commit: bool) -> float:
@@ -73,6 +84,7 @@ async def _answer(talk: Talk, console: Console, speaking: asyncio.Task[float] | 
     with console.status("listening") as status:
         async for event in talk:
             if isinstance(event, Transcript):
+                answer.add(event, 0.0)
                 status.update(Text(event.text))
                 if event.is_final:
                     understood_s = loop.time()

@@ -248,7 +248,11 @@ def ask(
     **arecord -q -f S16_LE -r 16000 | upbeat ask - -o answer.wav**
     """
     mode, path = _mode(ahead), None if str(file) == "-" else file
-    connected(lambda upbeat: asking.ask(upbeat, console, path, out, mode), server, token, ca)
+
+    async def asked(upbeat: Upbeat) -> None:
+        await asking.ask(upbeat, console, path, out, mode)
+
+    connected(asked, server, token, ca)
 
 
 @app.command()

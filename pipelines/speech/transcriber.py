@@ -41,7 +41,6 @@ FIRST_LOOK_S, LOOK_S, LOOK_SHARE = 0.8, 0.5, 0.15
 LONGEST_S, CUT_S = 15.0, 4.0
 """A longer utterance is cut where the last `CUT_S` of it are quietest."""
 QUIET_S = 0.1
-MARKS = ".,;:?! "
 TYPICAL_UTTERANCE_S = 4.0
 LOOKING_S_PER_AUDIO_S = 0.2
 BYTES_PER_S = 2 * SAMPLE_RATE
@@ -281,9 +280,8 @@ def _ended(state: HeardState, spoken: Spoken, text: str) -> TranscriptChunk | No
 
 
 def _so_far(spoken: Spoken, tokens: tuple[int, ...], text: str, looked: int) -> TranscriptChunk | None:
-    """Commit of a look; the words where they have changed, without a mark behind the last, which may go on.
-    Their stability is the share of them that stood in the same place of the ones before."""
-    text = text.rstrip(MARKS)
+    """Commit of a look; the words where they have changed. Their stability is the share of them that stood
+    in the same place of the ones before."""
     words, before = tuple(text.split()), spoken.words
     spoken.looked, spoken.tokens, spoken.words = looked, tokens, words
     if not words or words == before:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import soundfile
 import torch
 
+from benchmarks.spoken import errors, words
 from pipelines.contract import Budget, Job
 from pipelines.messages import JobClass, SpeechAudio, TranscribeRequest, TranscriptChunk
 from pipelines.speech.transcriber import TranscriberPipeline
@@ -24,20 +24,6 @@ def clips() -> list[tuple[Path, str]]:
         return []
     found = [record for record in records(folder / "speech" / "manifest.jsonl") if "/utt/" in record["f"]]
     return [(folder / record["f"], record["text"]) for record in found if record["text"]]
-
-
-def words(text: str) -> list[str]:
-    return re.sub(r"[^a-z' ]", "", text.lower().replace("-", " ")).split()
-
-
-def errors(right: list[str], heard: list[str]) -> int:
-    """Least insertions, deletions and substitutions (Levenshtein)."""
-    row = list(range(len(heard) + 1))
-    for i, wanted in enumerate(right, 1):
-        before, row = row, [i]
-        for j, got in enumerate(heard, 1):
-            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (wanted != got)))
-    return row[-1]
 
 
 def heard(pipeline: TranscriberPipeline, path: Path, gaps: list[float]) -> list[str]:
