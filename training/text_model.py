@@ -150,16 +150,11 @@ class TextModel(nn.Module):
         """Logits `[rows, length, vocab]`."""
         return F.linear(self.hidden(ids, mask), self.model.embed_tokens.weight)
 
-    def loss(self, states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Weighted mean cross entropy (nats) of `targets [rows, length]` given `states` of `hidden`.
 
-        Where `weights [rows, length]` is 0 no logits are computed: most tokens are the user's.
-        """
-        kept = weights.flatten() > 0
-        logits = F.linear(states.flatten(0, 1)[kept], self.model.embed_tokens.weight).float()
-        each = F.cross_entropy(logits, targets.flatten()[kept], reduction="none")
-        kept_weights = weights.flatten()[kept]
-        return (each * kept_weights).sum() / kept_weights.sum().clamp(min=1e-6)
+def weighted_loss(states: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean cross entropy (nats) of `targets [n]` under the logits `states [n, hidden] @ head.T`."""
+    each = F.cross_entropy(F.linear(states, head).float(), targets, reduction="none")
+    return (each * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
 def document_mask(documents: Tensor) -> Tensor:
