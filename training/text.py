@@ -1,4 +1,4 @@
-"""Trains the embedded text model: `python -m training.text --hours 2.1 --compile`.
+"""Trains the embedded text model: `python -m training.text --hours 2.9 --compile`.
 
 One process does it all: learns the tokenizer, packs generated conversations, trains, keeps a checkpoint under
 `.train/text`, and writes the model folder. Run again to resume; `--export` writes the folder and stops;
@@ -41,7 +41,7 @@ PAUSE_S = 60.0
 class Plan:
     """Settings of a run. Rates times `peak` are peaks; they fall to zero in the last `decay` of the time."""
 
-    hours: float = 2.1
+    hours: float = 2.9
     peak: float = 1.0
     seed: int = 20261121
     rows: int = 9

@@ -33,9 +33,9 @@ Maker = Callable[[random.Random], Conversation]
 
 # Relative frequency of each skill while training.
 WEIGHTS = {
-    "math": 64, "sum": 4, "facts": 24, "look-up": 4, "repeat": 2, "rewrite": 40, "draw": 24, "no-draw": 24,
+    "math": 40, "sum": 4, "facts": 44, "look-up": 4, "repeat": 2, "rewrite": 72, "draw": 36, "no-draw": 36,
     "redraw": 3, "tell-draw": 14, "tell": 1, "topic": 4, "coffee": 14, "menu": 3, "chat": 10, "known": 2,
-    "unknown": 2, "verse": 1, "story": 1, "home": 14, "order": 10, "partial": 18,
+    "unknown": 2, "verse": 1, "story": 1, "home": 14, "order": 10, "partial": 48,
 }  # fmt: skip
 # Share of the long talks, which reach about 500 tokens.
 LONG = 0.04
