@@ -68,7 +68,9 @@ class Moonshine:
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise ModelBroken(f"{folder}: {error}") from error
-        except Exception as error:  # what tokenizers raises is no class of its own
+        except Exception as error:
+            if type(error) is not Exception:  # tokenizers raises plain ones
+                raise
             raise ModelBroken(f"{folder / 'tokenizer.json'}: {error}") from error
         for kind in ("missing_keys", "mismatched_keys"):
             if report[kind]:
