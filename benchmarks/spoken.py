@@ -4,7 +4,7 @@ A real server with the embedded models, over gRPC, in real time. Each question i
 and sent at that pace, in pieces of 100 ms, once in each mode of reading along, in turn; the client commits
 with the last piece, and the answer is spoken. Times are seen by the client, from that commit on: what is
 still to be recognised, the answer's first token, its first sound. A scope of its own keeps each run cold.
-Words are compared without case and punctuation: those that are wrong of those asked.
+Words are compared without case and punctuation; a number written in digits counts as wrong.
 """
 
 from __future__ import annotations

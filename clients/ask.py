@@ -49,10 +49,11 @@ async def ask(
         audio_sample_rate=rate,
         commit_on_silence=path is None,
     )
+    answer = Answer()
     async with talking as talk:
-        speaking = asyncio.create_task(_speak(talk, pieces, commit=path is not None))
+        speaking = asyncio.create_task(_speak(talk, pieces, answer if path is None else None))
         try:
-            answer = await _answer(talk, console, speaking if path is not None else None)
+            await _show(talk, console, answer, speaking if path is not None else None)
         finally:
             speaking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -66,20 +67,20 @@ async def ask(
     return answer
 
 
-async def _speak(talk: Talk, pieces: AsyncIterator[bytes], *, commit: bool) -> float:
-    """Sends the question; returns when it was complete."""
+async def _speak(talk: Talk, pieces: AsyncIterator[bytes], answer: Answer | None) -> float:
+    """Sends the question; returns when it was complete. `answer`: where silence may have ended it before."""
     async for piece in pieces:
         await talk.audio(piece)
-    if commit:
+    if answer is None or not answer.heard:
         await talk.commit()
     return asyncio.get_running_loop().time()
 
 
-async def _answer(talk: Talk, console: Console, speaking: asyncio.Task[float] | None) -> Answer:
-    """Shows what is heard and said. Times count from the end of `speaking`, or from when the question was
+async def _show(talk: Talk, console: Console, answer: Answer, speaking: asyncio.Task[float] | None) -> None:
+    """What is heard and said. Times count from the end of `speaking`, or from when the question was
     understood where silence ends it."""
     loop = asyncio.get_running_loop()
-    screen, answer = Screen(console, Layout.CHAT), Answer()
+    screen = Screen(console, Layout.CHAT)
     understood_s = loop.time()
     with console.status("listening") as status:
         async for event in talk:
@@ -95,7 +96,6 @@ async def _answer(talk: Talk, console: Console, speaking: asyncio.Task[float] | 
             answer.add(event, now_s)
             screen.show(event, answer, now_s)
     screen.end(answer, answer.marks.get("total", 0.0))
-    return answer
 
 
 async def _paced(pcm16: bytes, rate: int) -> AsyncIterator[bytes]:

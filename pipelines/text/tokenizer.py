@@ -24,6 +24,7 @@ from pipelines.errors import InvalidRequest, ModelBroken, Unsupported
 from pipelines.messages import Message
 from pipelines.text.config import read_json
 from pipelines.text.encoding import CUT, Encoded, Encoder
+from pipelines.vocabulary import read_tokenizer
 
 _END = "\uf8ff"
 _UNKNOWN = "\ufffd"
@@ -35,12 +36,7 @@ class ChatTokenizer:
     def __init__(self, folder: Path, vocab: int) -> None:
         path = folder / "tokenizer.json"
         raw = read_json(path)
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
-            if type(error) is not Exception:  # the library raises plain ones
-                raise
-            raise ModelBroken(f"{path}: {error}") from error
+        self._tokenizer = read_tokenizer(path)
         if self._tokenizer.get_vocab_size() > vocab:
             raise ModelBroken(f"{path}: {self._tokenizer.get_vocab_size()} tokens, config.json has {vocab}")
         self._tokenizer.no_truncation()

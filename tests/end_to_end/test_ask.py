@@ -47,11 +47,12 @@ async def test_a_spoken_question_is_understood_and_answered_aloud(
     assert "first audio" in rest
 
 
-async def test_silence_ends_what_a_microphone_hears(upbeat: Upbeat, address: str) -> None:
+@pytest.mark.parametrize("silence_s", [2.0, 0.0], ids=["silence", "the end of the input"])
+async def test_what_ends_the_question_of_a_microphone(upbeat: Upbeat, address: str, silence_s: float) -> None:
     pieces = [event async for event in upbeat.synthesize(QUESTION) if isinstance(event, Audio)]
     spoken = np.frombuffer(b"".join(piece.pcm16 for piece in pieces), "<i2").astype(np.float32)
     sound = soxr.resample(spoken, pieces[0].sample_rate, MICROPHONE_RATE)
-    whole = np.concatenate([sound, np.zeros(2 * MICROPHONE_RATE, np.float32)])
+    whole = np.concatenate([sound, np.zeros(round(silence_s * MICROPHONE_RATE), np.float32)])
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "clients.cli", "ask", "-"),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipelines.contract import Emission
 from pipelines.errors import ModelBroken
@@ -16,6 +14,8 @@ from pipelines.messages import SpeechRequest
 from pipelines.speech.loading import load_speaker
 from pipelines.speech.pipeline import SpeechPipeline
 from tests.pipelines.speech.speech_driver import admitted, audio, done, drained, planned, points, say, spoken
+
+pytestmark = pytest.mark.usefixtures("inference")
 
 FOLDER = Path(__file__).parents[3] / "models" / "upbeat-voice"
 TEXT = "Good morning, here is your coffee. The train leaves at half past seven, I believe."
@@ -27,15 +27,6 @@ def pipeline() -> SpeechPipeline:
     if not (FOLDER / "config.json").exists():
         pytest.skip("models/upbeat-voice is not there")
     return SpeechPipeline.load(FOLDER, name="voice")
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(threads)
 
 
 def test_what_is_told_of_it(pipeline: SpeechPipeline) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +23,10 @@ from pipelines.speech.speaker import Clause
 from tests.pipelines.speech.moonshine_folder import TINY, write_moonshine
 from tests.pipelines.speech.vowels import vowels
 
+pytestmark = pytest.mark.usefixtures("inference")
+
 SAID = "Good morning, how are you?"
 SOUND = vowels(16_000)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from pipelines.speech.vits import VitsSpeaker
 from server.executor.recording import Admitted, Committed, Event, Evicted, Released, Updated, replay
 from tests.pipelines.speech.vits_folder import write_vits
 
+pytestmark = pytest.mark.usefixtures("inference")
+
 TEXTS = ["one two three. four", "a b c d, e f g h, i", "so it is. yes", "no"]
 BUDGET = Budget(60.0, 25.0)
 Passed = Generator[None, None, Any]
@@ -28,15 +30,6 @@ Passed = Generator[None, None, Any]
 @pytest.fixture(scope="module")
 def speaker(tmp_path_factory: pytest.TempPathFactory) -> VitsSpeaker:
     return VitsSpeaker.load(write_vits(tmp_path_factory.mktemp("vits"), speaking_rate=4.0))
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(threads)
 
 
 def fresh(speaker: VitsSpeaker) -> SpeechPipeline:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipelines.contract import Budget, Emitted, Job
 from pipelines.errors import Exhausted, InvalidRequest, Unsupported, WrongState
@@ -26,6 +25,8 @@ from pipelines.speech.transcriber import TranscriberPipeline
 from tests.pipelines.speech.moonshine_folder import write_moonshine
 from tests.pipelines.speech.vowels import pcm16, silence, vowels
 
+pytestmark = pytest.mark.usefixtures("inference")
+
 UTTERANCE = pcm16(silence(16_000, 0.5), vowels(16_000), silence(16_000, 0.7))
 OTHER = pcm16(silence(16_000, 0.2), 0.4 * vowels(16_000, 0.7), silence(16_000, 0.7), vowels(16_000, 0.5))
 
@@ -33,15 +34,6 @@ OTHER = pcm16(silence(16_000, 0.2), 0.4 * vowels(16_000, 0.7), silence(16_000, 0
 @pytest.fixture(scope="module")
 def pipeline() -> TranscriberPipeline:
     return TranscriberPipeline.load(name="ears", settings=TranscriberSettings(decoders=1, max_waiting_s=30.0))
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

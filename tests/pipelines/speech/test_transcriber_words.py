@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from benchmarks.spoken import errors, words
 from pipelines.contract import Budget, Job
@@ -47,10 +46,9 @@ def heard(pipeline: TranscriberPipeline, path: Path, gaps: list[float]) -> list[
 
 
 @pytest.mark.slow
-@torch.inference_mode()
+@pytest.mark.usefixtures("inference")
 @pytest.mark.skipif(not clips(), reason="no data folder: set UPBEAT_DATA")
 def test_word_error_rate_of_the_recordings() -> None:
-    torch.set_num_threads(1)
     pipeline = TranscriberPipeline.load(name="ears")
     gaps: list[float] = []
     right = [words(text) for _, text in clips()]

@@ -24,6 +24,8 @@ from pipelines.speech.vits import VitsSpeaker, noise_key, receptive_frames
 from tests.pipelines.speech.speech_driver import spoken
 from tests.pipelines.speech.vits_folder import write_vits
 
+pytestmark = pytest.mark.usefixtures("inference")
+
 TEXT = "the quick brown fox jumps over the lazy dog"
 Answer = TypeVar("Answer")
 
@@ -36,15 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def speaker(folder: Path) -> VitsSpeaker:
     return VitsSpeaker.load(folder)
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Generator[None, None, None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(threads)
 
 
 def whole(steps: Generator[None, None, Answer]) -> Answer:
