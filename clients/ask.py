@@ -40,7 +40,7 @@ async def ask(
         pieces, rate = _microphone(), MICROPHONE_RATE
     else:
         pcm16, rate = read_wav(path)
-        pieces = _paced(pcm16, rate)
+        pieces = paced(pcm16, rate)
     modalities: tuple[ModalityName, ...] = ("text", "speech") if out is not None else ("text",)
     talking = upbeat.converse(
         modalities=modalities,
@@ -98,7 +98,7 @@ async def _show(talk: Talk, console: Console, answer: Answer, speaking: asyncio.
     screen.end(answer, answer.marks.get("total", 0.0))
 
 
-async def _paced(pcm16: bytes, rate: int) -> AsyncIterator[bytes]:
+async def paced(pcm16: bytes, rate: int) -> AsyncIterator[bytes]:
     """Each piece when it has been spoken."""
     loop = asyncio.get_running_loop()
     size, began_s = 2 * round(PIECE_S * rate), loop.time()
