@@ -7,12 +7,17 @@ Rules
 3. The most urgent job always gets something. Prompts of a less urgent class fill a slice only as far as
    the allowed gap, since the next job of the slice's class waits for its end, and a slice that somebody
    waits for (REALTIME, INTERACTIVE) not at all.
-4. Drafted tokens come last, out of what is left of the budget (`speculation.drafting`).
-5. Layers between two preemption points are as many as fit half the allowed gap by the cost model.
+4. A voice needs a clause, token by token, before its listener runs dry. So in a slice of REALTIME decodes of
+   less urgent classes ride only as far as they make it `RIDE_SHARE` longer (all of them on a GPU, where one
+   row more costs next to nothing), and beside one that is heard already prompts fill it only as far as the
+   gap.
+5. Drafted tokens come last, out of what is left of the budget (`speculation.drafting`).
+6. Layers between two preemption points are as many as fit half the allowed gap by the cost model.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +31,10 @@ from pipelines.text.state import TextState
 SMALLEST = 16
 UNMEASURED = 32
 GAP_SHARE = 0.5
+RIDE_SHARE = 0.25
+
+Candidates = list[tuple[Job, int]]
+"""Jobs in urgency order, each with its tokens to compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +84,13 @@ class Planner:
     def choose(self, ready: Iterable[Job], budget: Budget) -> list[Row]:
         """Rows in urgency order, without drafts."""
         candidates = [(job, _state(job).pending) for job in islice(ready, self._max_rows)]
+        slice_ms = budget.slice_ms
+        if candidates and candidates[0][0].rank == JobClass.REALTIME:
+            candidates, slice_ms = self._for_voices(candidates, budget)
         decodes = sum(1 for _, pending in candidates if pending == 1)
         if decodes == len(candidates):
             return [Row(job, 1) for job, _ in candidates]
-        room = max(self._tokens_within(budget.slice_ms, budget) - decodes, SMALLEST)
+        room = max(self._tokens_within(slice_ms, budget) - decodes, SMALLEST)
         waited_for = candidates[0][0].rank <= JobClass.INTERACTIVE
         riding = 0 if waited_for else self._tokens_within(budget.gap_ms, budget) - decodes
         chosen: list[Row] = []
@@ -90,6 +102,24 @@ class Planner:
             if count:
                 chosen.append(Row(job, count))
         return chosen
+
+    def _for_voices(self, candidates: Candidates, budget: Budget) -> tuple[Candidates, float]:
+        """Rule 4: who of them may be in the slice, and how long it may take (milliseconds)."""
+        own = [(job, pending) for job, pending in candidates if job.rank == JobClass.REALTIME]
+        heard = any(pending == 1 and _is_heard(job) for job, pending in own)
+        slice_ms = min(budget.slice_ms, budget.gap_ms) if heard else budget.slice_ms
+        units = sum(self._units(job, 1) for job, _ in own)
+        without_ms = alone_ms = self._ms("decode", units)
+        if any(pending > 1 for _, pending in own):
+            tokens = sum(pending for _, pending in own)
+            alone_ms = self._ms("prefill", min(tokens, self._tokens_within(slice_ms, budget)))
+        chosen = list(own)
+        for job in (job for job, pending in candidates[len(own) :] if pending == 1):
+            units += self._units(job, 1)
+            if self._ms("decode", units) - without_ms > RIDE_SHARE * alone_ms:
+                break
+            chosen.append((job, 1))
+        return chosen, slice_ms
 
     def chunk_cost(self, tokens: int) -> Callable[[int], float] | None:
         """Milliseconds of a slice with a chunk of prompt in it, `tokens` in all, by how many drafted ones are
@@ -113,13 +143,20 @@ class Planner:
         kind = "prefill" if max(row.count for row in rows) > 1 else "decode"
         if kind == "decode" and any(row.draft for row in rows):
             kind = "verify"
-        shares = tuple(row.tokens * (1 + self._context_share * _state(row.job).table.length) for row in rows)
+        shares = tuple(self._units(row.job, row.tokens) for row in rows)
         units = sum(shares)
         jobs = tuple(row.job for row in rows)
         every = self._every(Batch(self._name, kind, jobs, units), budget)
         counts, drafts = tuple(row.count for row in rows), tuple(row.draft for row in rows)
         work = Work(counts, drafts, every, tuple(row.given for row in rows))
         return Batch(self._name, kind, jobs, units, work, shares)
+
+    def _units(self, job: Job, tokens: int) -> float:
+        """The work of so many tokens more."""
+        return tokens * (1 + self._context_share * _state(job).table.length)
+
+    def _ms(self, kind: str, units: float) -> float:
+        return self._cost.estimate(Batch(self._name, kind, (), units)).median_ms
 
     def _every(self, batch: Batch, budget: Budget) -> int:
         estimate = self._cost.estimate(batch)
@@ -143,6 +180,11 @@ class Planner:
             else:
                 fits = middle
         return min(fits * SMALLEST, self._max_chunk)
+
+
+def _is_heard(job: Job) -> bool:
+    """Whether somebody listens already to what is made of the job's text."""
+    return (job.consumer or job).dry_s > -math.inf
 
 
 def _state(job: Job) -> TextState:

@@ -71,6 +71,51 @@ def test_prompts_of_a_lower_class_fill_a_slice_only_up_to_the_gap() -> None:
     assert planner.choose([long, talk], BUDGET) == [Row(long, 191), Row(talk, 1)]
 
 
+def slopes(row_ms: float, first_ms: float) -> CostModel:
+    """A decode takes `first_ms`, and `row_ms` for each row more; a token of a prompt 0.1 ms."""
+    cost = measured(0.1, first_ms)
+    for rows in (2, 4, 8, 16, 32):
+        cost.observe(Batch("t", "decode", (), rows), first_ms + row_ms * (rows - 1))
+    return cost
+
+
+@pytest.mark.parametrize(
+    ("what", "row_ms", "voices", "riders"),
+    [
+        ("a quarter of what a voice's token takes", 0.5, (1,), 2),
+        ("and of two voices' tokens", 0.5, (1, 1), 2),
+        ("none where each costs more than that", 2.0, (1,), 0),
+        ("all where they cost next to nothing", 0.01, (1,), 12),
+        ("beside a prompt of 80 tokens a quarter of that", 0.5, (80,), 4),
+    ],
+)
+def test_chats_ride_in_a_voices_slice_where_they_cost_little(
+    what: str, row_ms: float, voices: tuple[int, ...], riders: int
+) -> None:
+    """A voice's token takes 4 ms."""
+    found = jobs(*voices, *[1] * 12)
+    for each in found[: len(voices)]:
+        each.rank = JobClass.REALTIME
+    planner = Planner("t", CONFIG, slopes(row_ms, 4.0), 32, 512)
+    rows = planner.choose(found, BUDGET)
+    assert [row.job for row in rows] == found[: len(voices) + riders], what
+    for each in found:
+        each.rank = JobClass.INTERACTIVE
+    assert len(planner.choose(found, BUDGET)) == len(found), "chats batch"
+
+
+def test_beside_a_speaking_voice_prompts_of_others_fill_a_slice_only_up_to_the_gap() -> None:
+    """A listener hears nothing while its text gets one token in each long slice: 100 tokens fit the gap."""
+    speaking, begins, voice = jobs(1, 500, 1)
+    speaking.rank = begins.rank = JobClass.REALTIME
+    speaking.consumer = voice
+    planner = Planner("t", CONFIG, measured(0.1), 8, 512)
+    assert planner.choose([begins, speaking], BUDGET) == [Row(begins, 191), Row(speaking, 1)]
+    voice.dry_s = 1.0
+    assert planner.choose([begins, speaking], BUDGET) == [Row(begins, 95), Row(speaking, 1)]
+    assert planner.choose([begins], BUDGET) == [Row(begins, 192)]
+
+
 def test_nothing_is_measured_yet() -> None:
     assert counts(CostModel(), 500, 500) == [UNMEASURED]
 
