@@ -31,21 +31,27 @@ class AtSliceEnds(Scheduler):
 class AtAdmission(AtSliceEnds):
     """Priorities are asked for when a job is begun; what has begun runs to its end."""
 
-    def urgency(self, job: Job, leads: bool = True) -> Urgency:
+    def urgency(self, job: Job) -> Urgency:
         """Begun jobs first, oldest first."""
-        return (
-            super().urgency(job, leads)
-            if not job.slices
-            else Urgency(0, False, False, -math.inf, 0.0, job.id)
-        )
+        return _by_arrival(job) if job.slices else super().urgency(job)
+
+    def _claim(self, job: Job) -> Urgency:
+        return _by_arrival(job) if job.slices else super()._claim(job)
 
 
 class InOrder(AtSliceEnds):
     """First come, first served, to the end."""
 
-    def urgency(self, job: Job, leads: bool = True) -> Urgency:
+    def urgency(self, job: Job) -> Urgency:
         """By arrival alone."""
-        return Urgency(0, False, False, -math.inf, 0.0, job.id)
+        return _by_arrival(job)
+
+    def _claim(self, job: Job) -> Urgency:
+        return _by_arrival(job)
+
+
+def _by_arrival(job: Job) -> Urgency:
+    return Urgency(0, False, False, -math.inf, 0.0, job.id)
 
 
 ARMS: dict[str, type[Scheduler]] = {

@@ -99,6 +99,9 @@ class ShapedPipeline:
     def observe(self, batch: Batch, device_ms: float) -> None:
         self._cost.observe(batch, device_ms)
 
+    def holders(self) -> Iterable[Job]:
+        return ()
+
     def leased(self, job: Job) -> int:
         return 0
 

@@ -2,7 +2,7 @@
 
 On a terminal the line is sent as it changes, by appends and revisions at least 60 ms apart, so that the
 server has read the prompt when Enter is pressed; Enter during an answer interrupts it. Where input is no
-terminal, each line is one prompt, and a turn that fails is the end.
+terminal, each line is one prompt.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from upbeat.v1.types_pb2 import IMAGE_TRIGGER_ALWAYS, IMAGE_TRIGGER_MODEL, ImageOptions, Sampling
+from upbeat.v1.types_pb2 import IMAGE_TRIGGER_ALWAYS, IMAGE_TRIGGER_MODEL, ImageOptions
 
 from clients.answer import Answer
 from clients.client import ModalityName, PartialPrompts, Upbeat
 from clients.edits import Prompting, Recorder
-from clients.errors import ClientError
 from clients.keys import PROMPT, Key, edit
 from clients.media import SUFFIXES, play, write_wav
 from clients.screen import Layout, Screen, reuse
-from clients.standard_input import lines
 from clients.talk import Talk
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ SEND_EVERY_S = 0.06
 class ChatOptions:
     """draw: a picture with each answer. draw_asked: only where the text model asks for one. out: folder for
     sound, pictures and recorded prompts. ahead: what is done before Enter. record: keep how each prompt was
-    typed. sampling: how answers are drawn and what they must follow."""
+    typed."""
 
     speak: bool
     draw: bool
@@ -47,7 +45,6 @@ class ChatOptions:
     out: Path
     ahead: PartialPrompts = "prefill"
     record: bool = False
-    sampling: Sampling | None = None
 
     @property
     def modalities(self) -> tuple[ModalityName, ...]:
@@ -57,38 +54,26 @@ class ChatOptions:
 
 
 async def chat(upbeat: Upbeat, console: Console, options: ChatOptions) -> None:
-    """Turn by turn until the input ends. Raises: ClientError, BadFile."""
+    """Turn by turn until the input ends. Raises: ClientError."""
     trigger = IMAGE_TRIGGER_ALWAYS if options.draw else IMAGE_TRIGGER_MODEL
     image = ImageOptions(trigger=trigger) if "image" in options.modalities else None
-    talking = upbeat.converse(
-        modalities=options.modalities,
-        image=image,
-        sampling=options.sampling,
-        partial_prompts=options.ahead,
-    )
-    async with talking as talk:
+    ahead = options.ahead
+    async with upbeat.converse(modalities=options.modalities, image=image, partial_prompts=ahead) as talk:
         turn, recorder = 0, Recorder(talk, asyncio.get_running_loop().time)
         with _keyboard(console) as keyboard:
-            source = keyboard or lines()
-            while await _ask(recorder, source):
+            while await _ask(recorder, keyboard):
                 turn += 1
                 if options.record:
                     options.out.mkdir(parents=True, exist_ok=True)
                     recorder.script.save(options.out / f"prompt-{turn}.jsonl")
                 answer = await _answer(talk, console, keyboard)
                 _keep(answer, console, options, turn)
-                problem = _problem(answer, options)
-                if problem is not None and keyboard is None:
-                    raise problem
-                if problem is not None:
-                    console.print(f"[dim]{problem.code}[/]", end=" ")
-                    console.print(problem.message, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
 def _keyboard(console: Console) -> Iterator[Keyboard | None]:
     """The keyboard, where there is one."""
-    if os.name != "posix" or sys.stdin is None or not sys.stdin.isatty() or not console.is_terminal:
+    if os.name != "posix" or not sys.stdin.isatty() or not console.is_terminal:
         yield None
         return
     from clients.keyboard import Keyboard  # needs termios, which other systems lack
@@ -98,19 +83,14 @@ def _keyboard(console: Console) -> Iterator[Keyboard | None]:
         yield keyboard
 
 
-async def _ask(talk: Prompting, source: Keyboard | AsyncIterator[str]) -> bool:
+async def _ask(talk: Prompting, keyboard: Keyboard | None) -> bool:
     """Commits the next prompt; False if there is none."""
-    if isinstance(source, AsyncIterator):
-        async for line in source:
+    if keyboard is None:
+        while line := await asyncio.to_thread(sys.stdin.readline):
             if text := line.strip():
                 await talk.commit(text)
                 return True
         return False
-    return await _typed(talk, source)
-
-
-async def _typed(talk: Prompting, keyboard: Keyboard) -> bool:
-    """A prompt that is sent while it is typed; False where the keyboard has none left."""
     sent = ""
     while True:
         keyboard.echo = not keyboard.ended
@@ -162,7 +142,7 @@ async def _answer(talk: Talk, console: Console, keyboard: Keyboard | None) -> An
 
 
 def _keep(answer: Answer, console: Console, options: ChatOptions, turn: int) -> None:
-    """Writes sound and picture of a turn, plays the sound, tells how early the first token came."""
+    """Writes sound and picture of a turn, plays the sound, tells why a turn ended badly."""
     if answer.audio_ms:
         path = options.out / f"answer-{turn}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,14 +157,5 @@ def _keep(answer: Answer, console: Console, options: ChatOptions, turn: int) -> 
     if console.is_terminal and "first_token" in answer.marks:
         first = f"The first token came after {1000 * answer.marks['first_token']:.0f} ms"
         console.print(f"[dim]{first}, {reuse(answer)}[/]", soft_wrap=True)
-
-
-def _problem(answer: Answer, options: ChatOptions) -> ClientError | None:
-    """Why the turn is not what was asked for, unless the user ended it."""
-    if answer.done is None:
-        return ClientError("UNAVAILABLE", "the stream ended before the turn")
-    bound = options.sampling is not None and bool(options.sampling.json_schema or options.sampling.regex)
-    if bound and answer.done.finish_reason == "length":
-        words = "the answer was cut before it was whole: it needs more tokens"
-        return ClientError("OUT_OF_RANGE", words, field="sampling.max_tokens", reason="LENGTH")
-    return answer.done.error
+    if answer.done is not None and answer.done.finish_reason not in ("stop", "length"):
+        console.print(f"[dim]{answer.done.finish_reason}[/] {answer.done.error or ''}")

@@ -130,9 +130,11 @@ class Batch:
 class Budget:
     """How long the slice may take in all, and how long it may go without a yield (milliseconds).
 
-    Rows of a less urgent `rank` than the first may make a slice no longer than `gap_ms`, or no longer at all
-    where somebody waits for its first output: who comes for the slice's own pipeline and class has to wait
-    for its end.
+    Who comes for the slice's own pipeline and class has to wait for its end. So what rows of a less urgent
+    `rank` than the first begin (a prompt, a clause) may make it no longer than `gap_ms`, and no longer at all
+    where somebody waits for its output. Their next steps (a token, a chunk) ride along, since apart they cost
+    several times as much; but a listener must not run dry for that, so beside REALTIME only where they cost
+    little.
     """
 
     slice_ms: float
@@ -201,6 +203,10 @@ class Pipeline(Protocol):
 
     def observe(self, batch: Batch, device_ms: float) -> None:
         """A slice of this batch has completed in `device_ms`."""
+
+    def holders(self) -> Iterable[Job]:
+        """All admitted jobs for which `leased` is more than 0, and few others: whoever needs memory looks at
+        each of them, and thousands may wait that hold none."""
 
     def leased(self, job: Job) -> int:
         """Memory units (blocks, bytes) that evicting this job's committed state would free; 0 for none."""

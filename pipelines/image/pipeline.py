@@ -171,6 +171,9 @@ class ImagePipeline:
         for call in _calls(batch):
             self._cost.observe(call, device_ms * call.units / max(batch.units, 1e-9))
 
+    def holders(self) -> Iterable[Job]:
+        return self._jobs.values()
+
     def leased(self, job: Job) -> int:
         """Bytes of the conditioning and of what was computed of it, which can be made again; latents and
         what a step cache remembers are kept."""

@@ -184,6 +184,9 @@ class SpeechPipeline:
     def observe(self, batch: Batch, device_ms: float) -> None:
         self._cost.observe(batch, device_ms)
 
+    def holders(self) -> Iterable[Job]:
+        return self._jobs.values()
+
     def leased(self, job: Job) -> int:
         """Samples whose acoustics are held."""
         speaking = _state(job).speaking

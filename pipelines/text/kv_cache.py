@@ -33,13 +33,15 @@ def blocks_for(tokens: int) -> int:
 
 
 class BlockPool:
-    """Reference counts of all blocks. loosened: how often a block came to have one holder left."""
+    """Reference counts of all blocks. loosened: how often a block came to have one holder left. tables: those
+    that hold any."""
 
     def __init__(self, blocks: int) -> None:
         self._counts = np.zeros(blocks, dtype=np.int32)
         self.size = blocks
         self.free = blocks
         self.loosened = 0
+        self.tables: set[BlockTable] = set()
 
     def count(self, block: int) -> int:
         """How many hold the block."""
@@ -86,10 +88,11 @@ class BlockPool:
 
 
 class BlockTable:
-    """Where one job's tokens lie. Owner: the executor thread, through the job's state."""
+    """Where the tokens of one job, `owner`, lie. Owner: the executor thread, through the job's state."""
 
-    def __init__(self, pool: BlockPool) -> None:
+    def __init__(self, pool: BlockPool, owner: int = 0) -> None:
         self._pool = pool
+        self.owner = owner
         self._blocks: list[int] = []
         self._pieces = 0
         self._slots: Tensor | None = None
@@ -144,17 +147,18 @@ class BlockTable:
         for block in self._blocks[keep:]:
             self._pool.drop(block)
         del self._blocks[keep:]
+        if not self._blocks:
+            self._pool.tables.discard(self)
         self.length = length
         self._renumber()
 
     def fork(self) -> BlockTable:
         """A second table of the same tokens; the blocks are shared until one of the two writes."""
-        twin = BlockTable(self._pool)
+        twin = BlockTable(self._pool, self.owner)
         for block in self._blocks[: blocks_for(self.length)]:
             self._pool.hold(block)
-            twin._blocks.append(block)
+            twin._extend([block])
         twin.length = self.length
-        twin._renumber()
         return twin
 
     def free(self) -> None:
@@ -183,6 +187,8 @@ class BlockTable:
             if not self._blocks or block != self._blocks[-1] + 1:
                 self._pieces += 1
             self._blocks.append(block)
+        if blocks:
+            self._pool.tables.add(self)
         self._slots = None
 
     def _renumber(self) -> None:

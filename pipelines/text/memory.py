@@ -51,9 +51,9 @@ class KvMemory:
         self.pool = BlockPool(cache[0].shape[1] // BLOCK)
         self.index = PrefixIndex(self.pool) if prefix_reuse else None
 
-    def table(self) -> BlockTable:
-        """An empty table."""
-        return BlockTable(self.pool)
+    def table(self, owner: int = 0) -> BlockTable:
+        """An empty table for this job."""
+        return BlockTable(self.pool, owner)
 
     def reserve(self, table: BlockTable, tokens: int) -> bool:
         """Room for `tokens` more; False, and nothing changed but what was kept for later, without it."""

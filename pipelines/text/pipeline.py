@@ -23,7 +23,6 @@ from pipelines.text.captured import spare_tokens, stepper
 from pipelines.text.commit import Committer
 from pipelines.text.config import ModelConfig, load_config
 from pipelines.text.constraint import Constraints
-from pipelines.text.kv_cache import BLOCK
 from pipelines.text.loader import load_weights
 from pipelines.text.memory import KvMemory, context_tokens, pool_tokens, slots_for, token_bytes
 from pipelines.text.model import Decoder
@@ -147,7 +146,7 @@ class TextPipeline:
             )
         stream = TextStream(request.sampling.stop, strips_space=self._tokenizer.strips_space)
         keys = [root_key(job.tenant, request.cache_scope)]
-        job.state = TextState(request.sampling, self._memory.table(), stream, keys)
+        job.state = TextState(request.sampling, self._memory.table(job.id), stream, keys)
         if self._draft is not None:
             job.state.draft_row = self._draft.row()
         if prepared.constraint is not None:
@@ -159,6 +158,7 @@ class TextPipeline:
         assert isinstance(prepared, PreparedPrompt)
         state = _state(job)
         state.revise(prepared)
+        self._swap.account(job.id, state.moved)
         if self._memory.index is not None:
             # What stood through a revision. Of the rest, the template's closing tokens among it, blocks would
             # go on lying between those of this prompt.
@@ -240,6 +240,9 @@ class TextPipeline:
             self._cost.observe(batch, device_ms)
             self._drafting.observe(batch, device_ms)
 
+    def holders(self) -> Iterable[Job]:
+        return [self._admitted[table.owner] for table in self._memory.pool.tables]
+
     def leased(self, job: Job) -> int:
         """Blocks that no other job holds."""
         return self._memory.held_alone(_state(job).table)
@@ -249,13 +252,13 @@ class TextPipeline:
         state = _state(job)
         if not self._settings.swap or state.moved is not None:
             return 0
-        away = sum(_state(other).cached for other in self._admitted.values() if _state(other).moved)
-        return self._swap.worth(state.table.length, self._memory.pool.size * BLOCK - away, budget)
+        return self._swap.worth(state.table.length, budget)
 
     def evict(self, job: Job, keep: int) -> None:
         """The rest of the KV is computed again from the job's tokens when its turn comes."""
         state = _state(job)
         state.evict(self._swap.out(state.table, keep) if keep else None)
+        self._swap.account(job.id, state.moved)
 
     def release(self, job: Job) -> None:
         del self._admitted[job.id]
@@ -265,6 +268,7 @@ class TextPipeline:
         self._drafting.leave(state)
         state.table.free()
         state.moved = None
+        self._swap.account(job.id, None)
         self._memory.tidy()
 
     def _coming_back(self, looked: list[Job]) -> Batch | None:
@@ -287,6 +291,7 @@ class TextPipeline:
         for _ in self._swap.back(state.table, state.moved):
             yield None
         state.restored(batch.work.tokens)
+        self._swap.account(job.id, None)
 
     def _next_end_s(self) -> float:
         """When the first running job will have ended at the latest, by the measured pace of decoding."""

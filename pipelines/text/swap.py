@@ -64,11 +64,19 @@ class Swap:
         self._pinned = first.is_cuda
         heads, _, size = first.shape
         self._token_bytes = len(memory.cache) * heads * size * first.itemsize
+        self._kept: dict[int, int] = {}
+        self._room = memory.pool.size * BLOCK
 
-    def worth(self, length: int, room: int, budget: Budget) -> int:
-        """How many of a table's first tokens are cheaper moved than computed again. room: tokens that host
-        memory may still take."""
-        tokens = min(length, room)
+    def account(self, job_id: int, moved: Moved | None) -> None:
+        """What the job has in host memory now, which takes as much as the pool has."""
+        tokens = moved.tokens if moved is not None else 0
+        self._room += self._kept.pop(job_id, 0) - tokens
+        if tokens:
+            self._kept[job_id] = tokens
+
+    def worth(self, length: int, budget: Budget) -> int:
+        """How many of a table's first tokens are cheaper moved than computed again, and have room there."""
+        tokens = min(length, self._room)
         while tokens >= BLOCK and self._ms(EVICT, tokens) > GAP_SHARE * budget.gap_ms:
             tokens //= 2
         if tokens < BLOCK:

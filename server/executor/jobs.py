@@ -65,6 +65,7 @@ class JobBook:
         self._jobs: dict[int, Job] = {}
         self._finished: set[int] = set()
         self._deferred: dict[int, list[Arrival]] = {}
+        self._producers: dict[int, list[Job]] = {}
         self._entered_s: dict[int, float] = {}
         self._completed: set[int] = set()
         self.forecaster = Forecaster()
@@ -83,7 +84,11 @@ class JobBook:
         return (job for job in self._present() if job.pipeline == pipeline)
 
     def _present(self) -> Iterator[Job]:
-        return (job for job in self._jobs.values() if not job.cancelled and not self.is_finished(job))
+        return filter(self.is_live, self._jobs.values())
+
+    def is_live(self, job: Job) -> bool:
+        """Whether it is here, and neither cancelled nor finished."""
+        return job.id in self._jobs and not job.cancelled and not self.is_finished(job)
 
     def is_finished(self, job: Job) -> bool:
         """Whether its last chunk is out."""
@@ -99,13 +104,14 @@ class JobBook:
             return
         assert isinstance(message, Update)
         job = self._jobs.get(message.job_id)
-        if job is None or job.cancelled or self.is_finished(job):
+        if job is None or not self.is_live(job):
             return
         if isinstance(message.input, PromptRevision) and message.input.final:
             job.committed = True
         if isinstance(message.input, Playback):
             played(job, self._clock(), message.input.ahead_ms / 1000)
-            self._refresh_producers(job)
+            for producer in self._producers.get(job.id, ()):
+                self.refresh(producer)
         elif job.in_slice:
             self._defer(job, arrival)
         else:
@@ -133,7 +139,6 @@ class JobBook:
             deadline_s=now_s + message.deadline_in_s if message.deadline_in_s else math.inf,
             committed=message.committed,
             credits=message.credits,
-            consumer=self._jobs.get(message.consumer),
         )
         try:
             if arrival.error is not None:
@@ -146,6 +151,7 @@ class JobBook:
         except UpbeatError as error:
             self._emit(job, failed(error))
             return
+        self._serve(job, message.consumer)
         self._jobs[job.id] = job
         self._scheduler.enter(job.tenant)
         self.forecaster.enter(job, size)
@@ -190,10 +196,10 @@ class JobBook:
         """The job's turn is committed. Returns False for a voice too many: it has failed, and is to be
         cancelled."""
         job = self._jobs.get(message.job_id)
-        if job is None or job.cancelled or self.is_finished(job):
+        if job is None or not self.is_live(job):
             return True
         job.committed = True
-        job.consumer = self._jobs.get(message.consumer)
+        self._serve(job, message.consumer)
         try:
             others = (other for other in self._present() if other is not job)
             self._supply.check(job, others, self._clock())
@@ -228,13 +234,23 @@ class JobBook:
             self._scheduler.withdraw(job)
 
     def _could_run(self, job: Job) -> bool:
-        if job.id not in self._jobs or job.cancelled or job.in_slice or job.credits <= 0:
+        if not self.is_live(job) or job.in_slice or job.credits <= 0:
             return False
-        return not self.is_finished(job) and self._pipelines[job.pipeline].ready(job)
+        return self._pipelines[job.pipeline].ready(job)
 
-    def _refresh_producers(self, consumer: Job) -> None:
-        for job in self._jobs.values():
-            if job.consumer is consumer and not job.in_slice:
+    def _serve(self, job: Job, consumer: int) -> None:
+        """From now on the job produces for this one; 0, or one that is gone, for its client alone."""
+        if job.consumer is not None:
+            self._producers[job.consumer.id].remove(job)
+        job.consumer = self._jobs.get(consumer)
+        if job.consumer is not None:
+            self._producers.setdefault(consumer, []).append(job)
+
+    def _let_go(self, consumer: Job) -> None:
+        """The consumer is gone: nobody inherits from it any more."""
+        for job in self._producers.pop(consumer.id, ()):
+            job.consumer = None
+            if not job.in_slice:
                 self.refresh(job)
 
     # --- slices -----------------------------------------------------------------------------------------
@@ -270,7 +286,7 @@ class JobBook:
 
     def finish(self, job: Job, last: Done | Failed, slice_ms: float = 0.0) -> None:
         """The job's last chunk. slice_ms: device time of the slice it is in, for its timings."""
-        if job.cancelled or self.is_finished(job) or job.id not in self._jobs:
+        if not self.is_live(job):
             return
         self._finished.add(job.id)
         if isinstance(last, Done):
@@ -291,6 +307,8 @@ class JobBook:
 
     def _release(self, job: Job) -> None:
         del self._jobs[job.id]
+        self._serve(job, consumer=0)
+        self._let_go(job)
         self._scheduler.withdraw(job)
         self._scheduler.leave(job.tenant)
         self.forecaster.leave(job, completed=job.id in self._completed)

@@ -61,18 +61,19 @@ class MemoryPressure:
         promised delay. False: nobody may be evicted."""
         pipeline = self._pipelines[slot.pipeline]
         claimant = next(self._scheduler.ready(slot.pipeline, slot.rank))
-        held = {job: pipeline.leased(job) for job in self._book.live(slot.pipeline)}
-        leases = {job: units for job, units in held.items() if units > 0}
-        victims = self._scheduler.victims(leases, claimant)
-        until_s = self._clock() + self._budget.gap_ms / 2000
-        for victim in victims:
-            short -= leases[victim]
+        holders = filter(self._book.is_live, pipeline.holders())
+        until_s, freed = self._clock() + self._budget.gap_ms / 2000, 0
+        for victim in self._scheduler.victims(holders, pipeline.leased, claimant):
+            units = pipeline.leased(victim)
+            if not units:
+                continue
+            freed += units
             # Others may go with a suspended slice that falls back.
-            last = victim.in_slice or short <= 0
+            last = victim.in_slice or freed >= short
             self.evict(victim)
             if last or self._clock() >= until_s:
                 break
-        return bool(victims)
+        return freed > 0
 
     def evict(self, victim: Job) -> None:
         """Take the memory of the job's committed state, the way that is predicted to be cheaper; a suspended

@@ -4,7 +4,8 @@ The specification
   1. Order. Jobs stand by class; inside a class by the rules of `ready`: tenants over their share last, then
      the earliest deadline, then the tenant that was served least, then the first to come. The deadline is the
      client's or, in the two urgent classes, the moment at which whom the job serves runs dry, whichever is
-     earlier; before the first output that is the job's arrival.
+     earlier; before the first output that is the job's arrival. But a listener who is about to fall silent
+     goes before those who have heard nothing yet.
   2. What can wait stands one class lower, behind every committed job there: work on an uncommitted prompt,
      and work that is ahead of whom it serves (audio of which enough is buffered, text that is yet to be
      read), until that is used up. Work on uncommitted prompts of a session that owes device time (rule 3 of
@@ -34,7 +35,7 @@ Times are seconds on the caller's clock, told by `tick`; costs are milliseconds 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import NamedTuple
@@ -46,9 +47,12 @@ from server.executor.ready import Place, ReadyQueue
 
 __all__ = ["FLOORS", "Decision", "Resume", "Running", "Scheduler", "Slot", "Start", "Urgency"]
 
+Leased = Callable[[Job], int]
 PATIENCE_S = {JobClass.STANDARD: 120.0, JobClass.BATCH: 1200.0}
 MARGIN_S = 0.05
 """What is left to hear when work for a listener is begun at the latest."""
+SILENCE_S = 10.0
+"""So long a wait for the first sound weighs as much as a silence in the midst of speech."""
 
 
 class Urgency(NamedTuple):
@@ -132,22 +136,36 @@ class Scheduler:
 
     # --- order: rules 1 to 3, and 7 -----------------------------------------------------------------------
 
-    def urgency(self, job: Job, leads: bool = True) -> Urgency:
-        """Rules 1 to 3 and 7. leads: work that is ahead of whom it serves stands lower."""
+    def urgency(self, job: Job) -> Urgency:
+        """Rules 1 to 3 and 7."""
+        rank, ahead, deadline_s = self._standing(job)
+        over, cost = self._tenants.over(job.tenant), self._tenants.cost(job.tenant)
+        return Urgency(rank, ahead, over, deadline_s, cost, job.id)
+
+    def _standing(self, job: Job, passing: bool = True) -> tuple[int, bool, float]:
+        """Class, whether it can wait, deadline. passing: what is over in tenths of a second counts too, that
+        somebody is ahead of whom it serves or that a listener falls silent."""
         rank, deadline_s, served = int(job.job_class), job.deadline_s, job
         while served.consumer is not None:
             served = served.consumer
             rank, deadline_s = min(rank, int(served.job_class)), min(deadline_s, served.deadline_s)
-        ahead = not job.committed or (leads and served.ahead_until_s > self._now_s)
+        ahead = not job.committed or (passing and served.ahead_until_s > self._now_s)
         if rank <= JobClass.INTERACTIVE:
-            deadline_s = min(deadline_s, served.dry_s if served.dry_s > -math.inf else served.arrived_s)
+            listened_to = passing and rank == JobClass.REALTIME
+            deadline_s = min(deadline_s, self._due_s(served, listened_to))
         elif deadline_s == math.inf and self._patience_ends_s(job) <= self._now_s:
             deadline_s = self._patience_ends_s(job)
         if ahead:
             spare = not job.committed and self._ahead.free_s(job.session_id, self._now_s) > self._now_s
             rank = SPARE if spare else min(rank + 1, int(JobClass.BATCH))
-        over, cost = self._tenants.over(job.tenant), self._tenants.cost(job.tenant)
-        return Urgency(rank, ahead, over, deadline_s, cost, job.id)
+        return rank, ahead, deadline_s
+
+    def _due_s(self, served: Job, listened_to: bool) -> float:
+        """Rule 1: when the first output is due, or what is heard or read next."""
+        if served.dry_s == -math.inf:
+            return served.arrived_s
+        falls_silent = listened_to and served.dry_s - MARGIN_S <= self._now_s
+        return served.dry_s - (SILENCE_S if falls_silent else 0.0)
 
     def slice_urgency(self, rows: Iterable[Job]) -> Urgency:
         """That of the most urgent row that is not cancelled."""
@@ -185,6 +203,8 @@ class Scheduler:
         while served.consumer is not None:
             served = served.consumer
         times = [served.ahead_until_s, self._patience_ends_s(job)]
+        if job.rank == JobClass.REALTIME:
+            times.append(served.dry_s - MARGIN_S)
         if job.rank == SPARE:
             times.append(self._ahead.free_s(job.session_id, self._now_s))
         soonest = min((time for time in times if time > self._now_s), default=math.inf)
@@ -331,37 +351,39 @@ class Scheduler:
 
     # --- pressure: rule 8 ---------------------------------------------------------------------------------
 
-    def victims(self, leases: Mapping[Job, int], claimant: Job) -> list[Job]:
-        """Rule 8: whose memory is taken, one after the other. leases: units of memory that jobs of the
-        claimant's pipeline hold."""
-        others = {job: held for job, held in leases.items() if job is not claimant}
+    def victims(self, holders: Iterable[Job], leased: Leased, claimant: Job) -> list[Job]:
+        """Rule 8: whose memory is taken, one after the other. holders: those of the claimant's pipeline.
+        leased: how many units a job holds; asked only where floors compare classes."""
+        others = [job for job in holders if job is not claimant]
         mine, claims = self._claim(claimant), {job: self._claim(job) for job in others}
-        kept = self._kept(others, claimant.rank)
+        kept = self._kept(others, leased, claimant.rank)
         idle = {job for job in others if not job.in_slice and not self.is_ready(job)}
         order = sorted(others, key=lambda job: (job in idle, claims[job]), reverse=True)
         found = [job for job in order if job in idle or (job not in kept and claims[job] > mine)]
         if self._on_floor == Slot(claimant.pipeline, claimant.rank):
             gone = set(found)
-            held, above = _held({job: leases[job] for job in leases if job not in gone}, claimant.rank)
-            for job in (job for job in order if job not in gone and job not in kept):
+            left = [job for job in order if job not in gone]
+            held, above = _held([claimant, *left], leased, claimant.rank)
+            for job in (job for job in left if job not in kept):
                 if 2 * held < above and job.rank < claimant.rank:
                     found.append(job)
-                    above -= others[job]
+                    above -= leased(job)
         return found
 
-    def _kept(self, others: Mapping[Job, int], rank: int) -> set[Job]:
+    def _kept(self, others: list[Job], leased: Leased, rank: int) -> set[Job]:
         """Whose memory floors keep against a claimant of class `rank` that holds none of this."""
-        rows = {job for job in others if job.id in self._floor_rows.get(Slot(job.pipeline, job.rank), ())}
-        held = {job.rank: _held(others, job.rank) for job in rows}
-        return {job for job in rows if job.rank > rank and held[job.rank][0] <= held[job.rank][1]}
+        floors = {slot: ids for slot, ids in self._floor_rows.items() if slot.rank > rank}
+        rows = [job for job in others if job.id in floors.get(Slot(job.pipeline, job.rank), ())]
+        held = {each: _held(others, leased, each) for each in {job.rank for job in rows}}
+        return {job for job in rows if held[job.rank][0] <= held[job.rank][1]}
 
     def _claim(self, job: Job) -> Urgency:
-        """Urgency without what changes all the time. By what tenants were served, two would take each other's
-        memory for ever; who is ahead of a listener is back in tenths of a second."""
-        return self.urgency(job, leads=False)._replace(over=False, tenant_cost=0.0)
+        """Urgency without what changes all the time: two would take each other's memory for ever."""
+        rank, ahead, deadline_s = self._standing(job, passing=False)
+        return Urgency(rank, ahead, False, deadline_s, 0.0, job.id)
 
 
-def _held(leases: Mapping[Job, int], rank: int) -> tuple[int, int]:
-    """Units of memory that jobs of the class hold, and those of more urgent ones."""
-    own = sum(held for job, held in leases.items() if job.rank == rank)
-    return own, sum(held for job, held in leases.items() if job.rank < rank)
+def _held(jobs: list[Job], leased: Leased, rank: int) -> tuple[int, int]:
+    """Units of memory that those of the class hold, and those of more urgent ones."""
+    own = sum(leased(job) for job in jobs if job.rank == rank)
+    return own, sum(leased(job) for job in jobs if job.rank < rank)

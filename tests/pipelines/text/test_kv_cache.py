@@ -110,6 +110,7 @@ class Simulation:
         assert self.index._held == set(self.index._blocks.values())
         assert held == [self.pool.count(block) for block in range(BLOCKS)]
         assert self.pool.free == held.count(0)
+        assert self.pool.tables == {state.table for state in self.states if state.table.blocks}
 
 
 def slots(table: BlockTable, start: int, end: int) -> list[int]:
@@ -130,7 +131,7 @@ def test_random_histories(history: list[Step]) -> None:
     for state in list(simulation.states):
         simulation.free(state, 0)
     simulation.index.shrink(BLOCKS)
-    assert simulation.pool.free == BLOCKS
+    assert simulation.pool.free == BLOCKS and not simulation.pool.tables
 
 
 def test_tables_lie_in_one_piece_and_have_room_to_grow() -> None:

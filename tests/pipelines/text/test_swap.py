@@ -14,7 +14,7 @@ from pipelines.messages import Done, PromptRevision, Sampling
 from pipelines.text.kv_cache import BLOCK
 from pipelines.text.memory import KvMemory
 from pipelines.text.settings import TextSettings
-from pipelines.text.swap import EVICT, RESTORE, Restore, Swap
+from pipelines.text.swap import EVICT, RESTORE, Moved, Restore, Swap
 from tests.server.executor.bench import Bench
 from tests.text_driver import BUDGET, Driver
 
@@ -128,13 +128,13 @@ def swap(evict_ms: float, restore_ms: float, again_ms: float) -> Swap:
 
 
 WORTH = [
-    ("cheaper moved", (0.001, 0.001, 0.1), 512, 10_000, 512),
-    ("cheaper computed again", (0.01, 0.01, 0.015), 512, 10_000, 0),
-    ("no prompt was timed yet", (0.001, 0.001, 0.0), 512, 10_000, 0),
-    ("before a copy was timed", (0.0, 0.0, 0.1), 512, 10_000, 512),
-    ("as much as half a delay copies", (0.1, 0.1, 10.0), 512, 10_000, 64),
+    ("cheaper moved", (0.001, 0.001, 0.1), 512, 1024, 512),
+    ("cheaper computed again", (0.01, 0.01, 0.015), 512, 1024, 0),
+    ("no prompt was timed yet", (0.001, 0.001, 0.0), 512, 1024, 0),
+    ("before a copy was timed", (0.0, 0.0, 0.1), 512, 1024, 512),
+    ("as much as half a delay copies", (0.1, 0.1, 10.0), 512, 1024, 64),
     ("as much as the host has room for", (0.001, 0.001, 0.1), 512, 100, 100),
-    ("less than a block is not worth it", (0.001, 0.001, 0.1), 15, 10_000, 0),
+    ("less than a block is not worth it", (0.001, 0.001, 0.1), 15, 1024, 0),
 ]
 
 
@@ -142,7 +142,12 @@ WORTH = [
 def test_what_is_worth_moving(
     what: str, costs: tuple[float, float, float], length: int, room: int, wanted: int
 ) -> None:
-    assert swap(*costs).worth(length, room, Budget(60.0, 25.0)) == wanted
+    found = swap(*costs)
+    found.account(1, Moved((), 64 * BLOCK - room))
+    assert found.worth(length, Budget(60.0, 25.0)) == wanted
+    found.account(1, None)
+    found.account(2, Moved((), 64 * BLOCK - room))
+    assert found.worth(length, Budget(60.0, 25.0)) == wanted
 
 
 def test_without_the_switch_everything_is_computed_again(drive: Drive) -> None:

@@ -29,8 +29,8 @@ def test_two_tenants_do_not_take_each_others_memory_for_ever() -> None:
         scheduler.offer(each)
     for served in (first, second):
         scheduler.charge(Running(Slot("p", 2), (served,), 1.0), 100.0, ())
-        assert scheduler.victims({first: 1}, second) == []
-        assert scheduler.victims({second: 1}, first) == [second]
+        assert scheduler.victims([first], lambda _: 1, second) == []
+        assert scheduler.victims([second], lambda _: 1, first) == [second]
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,17 @@ def test_rule_5_a_producer_inherits_its_consumers_deadline() -> None:
     assert order.index(producer) < order.index(rival)
 
 
+def test_rule_5_nobody_inherits_from_a_consumer_that_is_gone() -> None:
+    speech, text = ToyPipeline("speech"), ToyPipeline("text", max_rows=1)
+    bench = Bench(speech, text)
+    voice = bench.submit(R, pipeline="speech", committed=False)
+    producer = bench.submit(S, pipeline="text", consumer=voice)
+    rival = bench.submit(I, pipeline="text")
+    bench.cancel(voice)
+    bench.run()
+    assert [job for job, chunk in bench.out if isinstance(chunk, Done)] == [rival, producer]
+
+
 @pytest.mark.parametrize("cancelled", [c for n in range(4) for c in itertools.combinations((1, 2, 3), n)])
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_rule_6_rows_are_cancelled_not_batches(cancelled: tuple[int, ...], at: int) -> None:

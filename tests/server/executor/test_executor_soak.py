@@ -95,6 +95,7 @@ def test_in_the_end_every_account_is_zero(seed: int, caplog: pytest.LogCaptureFi
     book, tenants = executor._book, executor._scheduler._tenants
     assert len(book) == 0 and not executor._suspended and len(scheduler) == 0
     assert not (book._finished or book._deferred or book._entered_s or book._completed)
+    assert not book._producers
     assert not (tenants._cost or tenants._jobs or tenants._active)
     assert not (book.forecaster._expected or book.forecaster._sizes)
     assert [toy.used for toy in life.toys] == [0, 0, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 
 import pytest
 
@@ -11,7 +12,16 @@ from benchmarks.decisions import decisions
 from pipelines.contract import Job
 from pipelines.messages import JobClass, TextRequest
 from server.executor.accounts import LEAD_MS
-from server.executor.scheduler import FLOORS, Resume, Running, Scheduler, Slot, Start
+from server.executor.scheduler import (
+    FLOORS,
+    MARGIN_S,
+    SILENCE_S,
+    Resume,
+    Running,
+    Scheduler,
+    Slot,
+    Start,
+)
 
 R, I, S, B = JobClass  # noqa: E741
 DELAY_MS = 25.0
@@ -198,6 +208,57 @@ def test_streams_go_by_what_is_left_to_hear_or_read() -> None:
     assert ready(scheduler) == [3, 1, 2]
 
 
+def test_who_falls_silent_goes_before_who_has_yet_to_begin() -> None:
+    """A newcomer's prompt of a thousand tokens would else come before each chunk of those who speak. Nobody
+    has to offer them again for that; and a first sound is not put off for ever."""
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.tick(5.0)
+    speaking, text, new = (
+        job(1, R),
+        job(2, I, consumer=job(9, R)),
+        job(3, I, consumer=job(8, R, pipeline="q")),
+    )
+    speaking.dry_s, new.consumer.arrived_s = 5.1, 4.99  # type: ignore[union-attr]
+    text.consumer.dry_s = 5.12  # type: ignore[union-attr]
+    for each in (new, text, speaking):
+        scheduler.offer(each)
+    assert ready(scheduler) == [3, 1, 2]
+    scheduler.tick(5.1 - MARGIN_S)
+    assert ready(scheduler) == [1, 3, 2]
+    scheduler.tick(5.12 - MARGIN_S)
+    assert ready(scheduler) == [1, 2, 3]
+    running = Running(Slot("q", R), (new,), 100.0)
+    assert scheduler.should_yield(5.12, running, False, ())
+    scheduler.tick(5.0 + 2 * SILENCE_S)
+    speaking.dry_s = text.consumer.dry_s = 5.0 + 2 * SILENCE_S  # type: ignore[union-attr]
+    for each in (text, speaking):
+        scheduler.offer(each)
+    assert ready(scheduler) == [3, 1, 2]
+
+
+def test_silence_moves_no_memory() -> None:
+    """It is over with the next chunk: two would take each other's for ever."""
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.tick(5.0)
+    silent, new = job(1, R), job(2, R)
+    silent.dry_s, new.arrived_s = 4.9, 4.8
+    for each in (silent, new):
+        scheduler.offer(each)
+    assert ready(scheduler) == [1, 2]
+    assert scheduler.victims([new], lambda _: 1, silent) == []
+    assert scheduler.victims([silent], lambda _: 1, new) == [silent]
+
+
+def test_readers_wait_for_first_tokens_as_before() -> None:
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.tick(5.0)
+    reader, new = job(1, I), job(2, I)
+    reader.dry_s, new.arrived_s = 4.995, 4.99
+    for each in (reader, new):
+        scheduler.offer(each)
+    assert ready(scheduler) == [2, 1]
+
+
 def test_a_suspended_slice_that_becomes_urgent_takes_the_device_back() -> None:
     scheduler = Scheduler(DELAY_MS)
     row = job(1, S, pipeline="q")
@@ -239,7 +300,7 @@ def test_without_floors_earned_nothing_jumps_the_queue() -> None:
 
 
 def taken_first(scheduler: Scheduler, leases: dict[Job, int], claimant: Job) -> Job | None:
-    return next(iter(scheduler.victims(leases, claimant)), None)
+    return next(iter(scheduler.victims(leases, Counter(leases).__getitem__, claimant)), None)
 
 
 def test_victims_over_all_small_sets() -> None:
@@ -273,7 +334,7 @@ def test_the_text_of_a_voice_keeps_its_memory_while_it_is_ahead_of_the_listener(
     for each in (text, begun, chat):
         scheduler.offer(each)
     assert scheduler.urgency(text) > scheduler.urgency(begun)
-    assert scheduler.victims({text: 80, begun: 2}, chat) == [begun]
+    assert scheduler.victims([text, begun], lambda _: 1, chat) == [begun]
 
 
 def on_floor(holds: dict[JobClass, int], claim: JobClass) -> tuple[Scheduler, dict[JobClass, Job]]:
@@ -315,12 +376,12 @@ def test_on_its_floor_it_takes_from_one_after_the_other_until_it_has_half_as_muc
     for each in chats:
         scheduler.offer(each)
     leases = {jobs[B]: 2, **dict.fromkeys(chats, 2)}
-    assert scheduler.victims(leases, jobs[B]) == [chats[4], chats[3], chats[2]]
+    assert scheduler.victims(leases, Counter(leases).__getitem__, jobs[B]) == [chats[4], chats[3], chats[2]]
 
 
 def test_who_is_not_on_its_floor_takes_nothing_of_more_urgent_ones() -> None:
     scheduler, jobs = on_floor({I: 3, S: 0}, B)
-    assert scheduler.victims({jobs[I]: 3}, jobs[S]) == []
+    assert scheduler.victims([jobs[I]], lambda _: 3, jobs[S]) == []
 
 
 @pytest.mark.parametrize("held", [1, 3, 4])
@@ -332,7 +393,7 @@ def test_what_a_floor_has_got_it_keeps_while_others_have_as_much(held: int) -> N
     leases = {jobs[I]: 3, jobs[B]: held}
     scheduler.charge(suspended(jobs[B]), 5.0, ())
     assert taken_first(scheduler, leases, late) is (None if held <= 3 else jobs[B])
-    assert scheduler.victims(leases, jobs[I]) == [jobs[B]]
+    assert scheduler.victims(leases, Counter(leases).__getitem__, jobs[I]) == [jobs[B]]
     scheduler.decide(())
     scheduler.charge(suspended(jobs[B]), 5.0, ())
     assert taken_first(scheduler, leases, late) is jobs[B]

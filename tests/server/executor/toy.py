@@ -53,6 +53,7 @@ class ToyPipeline:
     fail_at: int = -1
     released: list[int] = field(default_factory=list)
     scratch: list[int] = field(default_factory=list)
+    admitted: dict[int, Job] = field(default_factory=dict)
     used: int = 0
     log: list[str] = field(default_factory=list)
 
@@ -71,6 +72,7 @@ class ToyPipeline:
     def admit(self, job: Job, prepared: object) -> None:
         assert isinstance(prepared, int)
         job.state = ToyState(prepared, waiting_for_text=not job.committed)
+        self.admitted[job.id] = job
 
     def update(self, job: Job, prepared: object) -> None:
         assert isinstance(prepared, PromptRevision) and not job.in_slice
@@ -133,6 +135,9 @@ class ToyPipeline:
     def observe(self, batch: Batch, device_ms: float) -> None:
         self.log.append(f"observed {len(batch.rows)}")
 
+    def holders(self) -> Iterable[Job]:
+        return self.admitted.values()
+
     def leased(self, job: Job) -> int:
         return int(job.state.holds)
 
@@ -148,6 +153,7 @@ class ToyPipeline:
     def release(self, job: Job) -> None:
         assert not job.in_slice and job.id not in self.released
         self.evict(job, 0)
+        del self.admitted[job.id]
         self.released.append(job.id)
 
 
