@@ -15,12 +15,14 @@ from upbeat.v1.types_pb2 import ServiceOptions
 from clients.answer import Answer
 from clients.client import ModalityName, PartialPrompts, Upbeat
 from clients.events import Transcript
-from clients.media import play, read_wav, write_wav
+from clients.media import BadFile, play, read_wav, write_wav
 from clients.screen import Layout, Screen, timings_table
+from clients.standard_input import pieces
 from clients.talk import Talk
 
 PIECE_S = 0.1
 MICROPHONE_RATE = 16_000
+MICROPHONE = "`arecord -q -f S16_LE -r 16000 | upbeat ask -`"
 
 
 async def ask(
@@ -37,10 +39,12 @@ async def ask(
     Raises: ClientError, BadFile.
     """
     if path is None:
-        pieces, rate = _microphone(), MICROPHONE_RATE
+        sound, rate = await _microphone(), MICROPHONE_RATE
     else:
         pcm16, rate = read_wav(path)
-        pieces = _paced(pcm16, rate)
+        if not pcm16:
+            raise BadFile(f"{path}: there is no sound in it")
+        sound = _paced(pcm16, rate)
     modalities: tuple[ModalityName, ...] = ("text", "speech") if out is not None else ("text",)
     talking = upbeat.converse(
         modalities=modalities,
@@ -51,7 +55,7 @@ async def ask(
     )
     answer = Answer()
     async with talking as talk:
-        speaking = asyncio.create_task(_speak(talk, pieces, answer if path is None else None))
+        speaking = asyncio.create_task(_speak(talk, sound, answer if path is None else None))
         try:
             await _show(talk, console, answer, speaking if path is not None else None)
         finally:
@@ -67,9 +71,9 @@ async def ask(
     return answer
 
 
-async def _speak(talk: Talk, pieces: AsyncIterator[bytes], answer: Answer | None) -> float:
+async def _speak(talk: Talk, sound: AsyncIterator[bytes], answer: Answer | None) -> float:
     """Sends the question; returns when it was complete. `answer`: where silence may have ended it before."""
-    async for piece in pieces:
+    async for piece in sound:
         await talk.audio(piece)
     if answer is None or not answer.heard:
         await talk.commit()
@@ -109,6 +113,29 @@ async def _paced(pcm16: bytes, rate: int) -> AsyncIterator[bytes]:
 
 
 async def _microphone() -> AsyncIterator[bytes]:
-    size = 2 * round(PIECE_S * MICROPHONE_RATE)
-    while piece := await asyncio.to_thread(sys.stdin.buffer.read, size):
+    """The sound on standard input, which has begun. Raises: BadFile where there is none."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        raise BadFile(f"standard input is a terminal: pipe a microphone into it, as {MICROPHONE}")
+    sound = _samples(pieces(2 * round(PIECE_S * MICROPHONE_RATE)))
+    try:
+        first = await anext(sound)
+    except StopAsyncIteration:
+        raise BadFile("standard input: there is no sound in it") from None
+    return _from(first, sound)
+
+
+async def _samples(raw: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Whole samples of two bytes; half a one at the end is left out."""
+    half = b""
+    async for piece in raw:
+        half += piece
+        whole = len(half) & ~1
+        if whole:
+            yield half[:whole]
+        half = half[whole:]
+
+
+async def _from(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
         yield piece

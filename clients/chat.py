@@ -2,7 +2,7 @@
 
 On a terminal the line is sent as it changes, by appends and revisions at least 60 ms apart, so that the
 server has read the prompt when Enter is pressed; Enter during an answer interrupts it. Where input is no
-terminal, each line is one prompt.
+terminal, each line is one prompt, and a turn that fails is the end.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from upbeat.v1.types_pb2 import IMAGE_TRIGGER_ALWAYS, IMAGE_TRIGGER_MODEL, ImageOptions
+from upbeat.v1.types_pb2 import IMAGE_TRIGGER_ALWAYS, IMAGE_TRIGGER_MODEL, ImageOptions, Sampling
 
 from clients.answer import Answer
 from clients.client import ModalityName, PartialPrompts, Upbeat
 from clients.edits import Prompting, Recorder
+from clients.errors import ClientError
 from clients.keys import PROMPT, Key, edit
 from clients.media import SUFFIXES, play, write_wav
 from clients.screen import Layout, Screen, reuse
+from clients.standard_input import lines
 from clients.talk import Talk
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ SEND_EVERY_S = 0.06
 class ChatOptions:
     """draw: a picture with each answer. draw_asked: only where the text model asks for one. out: folder for
     sound, pictures and recorded prompts. ahead: what is done before Enter. record: keep how each prompt was
-    typed."""
+    typed. sampling: how answers are drawn and what they must follow."""
 
     speak: bool
     draw: bool
@@ -45,6 +47,7 @@ class ChatOptions:
     out: Path
     ahead: PartialPrompts = "prefill"
     record: bool = False
+    sampling: Sampling | None = None
 
     @property
     def modalities(self) -> tuple[ModalityName, ...]:
@@ -54,26 +57,38 @@ class ChatOptions:
 
 
 async def chat(upbeat: Upbeat, console: Console, options: ChatOptions) -> None:
-    """Turn by turn until the input ends. Raises: ClientError."""
+    """Turn by turn until the input ends. Raises: ClientError, BadFile."""
     trigger = IMAGE_TRIGGER_ALWAYS if options.draw else IMAGE_TRIGGER_MODEL
     image = ImageOptions(trigger=trigger) if "image" in options.modalities else None
-    ahead = options.ahead
-    async with upbeat.converse(modalities=options.modalities, image=image, partial_prompts=ahead) as talk:
+    talking = upbeat.converse(
+        modalities=options.modalities,
+        image=image,
+        sampling=options.sampling,
+        partial_prompts=options.ahead,
+    )
+    async with talking as talk:
         turn, recorder = 0, Recorder(talk, asyncio.get_running_loop().time)
         with _keyboard(console) as keyboard:
-            while await _ask(recorder, keyboard):
+            source = keyboard or lines()
+            while await _ask(recorder, source):
                 turn += 1
                 if options.record:
                     options.out.mkdir(parents=True, exist_ok=True)
                     recorder.script.save(options.out / f"prompt-{turn}.jsonl")
                 answer = await _answer(talk, console, keyboard)
                 _keep(answer, console, options, turn)
+                problem = _problem(answer, options)
+                if problem is not None and keyboard is None:
+                    raise problem
+                if problem is not None:
+                    console.print(f"[dim]{problem.code}[/]", end=" ")
+                    console.print(problem.message, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
 def _keyboard(console: Console) -> Iterator[Keyboard | None]:
     """The keyboard, where there is one."""
-    if os.name != "posix" or not sys.stdin.isatty() or not console.is_terminal:
+    if os.name != "posix" or sys.stdin is None or not sys.stdin.isatty() or not console.is_terminal:
         yield None
         return
     from clients.keyboard import Keyboard  # needs termios, which other systems lack
@@ -83,14 +98,19 @@ def _keyboard(console: Console) -> Iterator[Keyboard | None]:
         yield keyboard
 
 
-async def _ask(talk: Prompting, keyboard: Keyboard | None) -> bool:
+async def _ask(talk: Prompting, source: Keyboard | AsyncIterator[str]) -> bool:
     """Commits the next prompt; False if there is none."""
-    if keyboard is None:
-        while line := await asyncio.to_thread(sys.stdin.readline):
+    if isinstance(source, AsyncIterator):
+        async for line in source:
             if text := line.strip():
                 await talk.commit(text)
                 return True
         return False
+    return await _typed(talk, source)
+
+
+async def _typed(talk: Prompting, keyboard: Keyboard) -> bool:
+    """A prompt that is sent while it is typed; False where the keyboard has none left."""
     sent = ""
     while True:
         keyboard.echo = not keyboard.ended
@@ -142,7 +162,7 @@ async def _answer(talk: Talk, console: Console, keyboard: Keyboard | None) -> An
 
 
 def _keep(answer: Answer, console: Console, options: ChatOptions, turn: int) -> None:
-    """Writes sound and picture of a turn, plays the sound, tells why a turn ended badly."""
+    """Writes sound and picture of a turn, plays the sound, tells how early the first token came."""
     if answer.audio_ms:
         path = options.out / f"answer-{turn}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,5 +177,14 @@ def _keep(answer: Answer, console: Console, options: ChatOptions, turn: int) -> 
     if console.is_terminal and "first_token" in answer.marks:
         first = f"The first token came after {1000 * answer.marks['first_token']:.0f} ms"
         console.print(f"[dim]{first}, {reuse(answer)}[/]", soft_wrap=True)
-    if answer.done is not None and answer.done.finish_reason not in ("stop", "length"):
-        console.print(f"[dim]{answer.done.finish_reason}[/] {answer.done.error or ''}")
+
+
+def _problem(answer: Answer, options: ChatOptions) -> ClientError | None:
+    """Why the turn is not what was asked for, unless the user ended it."""
+    if answer.done is None:
+        return ClientError("UNAVAILABLE", "the stream ended before the turn")
+    bound = options.sampling is not None and bool(options.sampling.json_schema or options.sampling.regex)
+    if bound and answer.done.finish_reason == "length":
+        words = "the answer was cut before it was whole: it needs more tokens"
+        return ClientError("OUT_OF_RANGE", words, field="sampling.max_tokens", reason="LENGTH")
+    return answer.done.error

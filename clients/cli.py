@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import grpc
 import typer
 from rich.console import Console
-from upbeat.v1.types_pb2 import CacheLevel, ImageOptions, VoiceOptions
+from upbeat.v1.types_pb2 import ImageOptions, VoiceOptions
 
 from clients import ask as asking
 from clients import chat as chatting
 from clients import demo as demonstration
-from clients import oneshot
-from clients.client import DEFAULT_TARGET, PartialPrompts, Upbeat
+from clients import oneshot, options
+from clients.client import DEFAULT_TARGET, Upbeat
 from clients.errors import ClientError
 from clients.explain import explain
 from clients.media import BadFile
+from clients.options import Ahead, Certificate, Loras, Model, Server, Token, output, source
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -36,35 +38,14 @@ app = typer.Typer(
     """,
 )
 
-Server = Annotated[
-    str, typer.Option(metavar="ADDR", envvar="UPBEAT_SERVER", help="Address of the gateway, host:port.")
-]
-Token = Annotated[str, typer.Option(envvar="UPBEAT_TOKEN", help="Bearer token, where the gateway wants one.")]
-Certificate = Annotated[
-    Path | None,
-    typer.Option("--ca", metavar="FILE", envvar="UPBEAT_CA", help="Speak TLS, trusting this PEM file."),
-]
-Ahead = Annotated[
-    str,
-    typer.Option(help="What is done before the prompt is complete: off, prefill, answer_ahead, think_ahead."),
-]
-Model = Annotated[
-    str, typer.Option(help="Which model; `upbeat models` lists them. Default: the server's own.")
-]
-
-
-def _mode(name: str) -> PartialPrompts:
-    """Raises: typer.BadParameter."""
-    for known in get_args(PartialPrompts):
-        if name == known:
-            mode: PartialPrompts = known
-            return mode
-    raise typer.BadParameter(f"--ahead: one of {', '.join(get_args(PartialPrompts))}, not {name!r}")
-
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except UnicodeEncodeError as error:  # the system hands over bytes that are no text as lone surrogates
+        errors.print(f"{error.object[:40]!r} is not UTF-8", style="red", markup=False)
+        raise SystemExit(1) from None
 
 
 def connected(
@@ -77,20 +58,30 @@ def connected(
             await work(upbeat)
 
     try:
-        trusted = certificate.read_bytes() if certificate else None
-        asyncio.run(run(grpc.ssl_channel_credentials(trusted) if trusted else None))
+        asyncio.run(run(_trusting(certificate) if certificate else None))
     except ClientError as error:
         explain(error, server, errors)
     except BadFile as error:
-        errors.print(str(error), style="red", markup=False)
+        errors.print(str(error), style="red", markup=False, soft_wrap=True)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        errors.print(what, style="red", markup=False)
+        errors.print(what, style="red", markup=False, soft_wrap=True)
     except KeyboardInterrupt:
         errors.print("stopped")
     else:
         return
     raise typer.Exit(1)
+
+
+def _trusting(certificate: Path) -> grpc.ChannelCredentials:
+    """TLS. Raises: BadFile, OSError."""
+    trusted = certificate.read_bytes()
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=trusted.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
+        raise BadFile(f"--ca: {certificate} holds no certificate in PEM") from error
+    return grpc.ssl_channel_credentials(trusted)
 
 
 # These two become another program, which alone knows its options, --help among them.
@@ -120,11 +111,18 @@ def chat(
     draw_asked: Annotated[
         bool, typer.Option("--draw-asked", help="Pictures only where the text model asks for one.")
     ] = False,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for what is kept.")] = Path("chat"),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for what is kept.", file_okay=False)
+    ] = Path("chat"),
     ahead: Ahead = "prefill",
     record: Annotated[
         bool, typer.Option("--record", help="Keep how each prompt was typed, for `upbeat replay`.")
     ] = False,
+    schema: Annotated[Path | None, source("A JSON schema that each answer follows.")] = None,
+    regex: Annotated[str, typer.Option(help="A regular expression that each answer follows.")] = "",
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, max=options.MAX_UINT32, help="An answer's tokens; default 256.")
+    ] = None,
     server: Server = DEFAULT_TARGET,
     token: Token = "",
     ca: Certificate = None,
@@ -134,11 +132,12 @@ def chat(
     Example: **upbeat chat --speak --draw**
 
     Enter asks, Enter during an answer interrupts it, Ctrl-D leaves. Without a terminal each line of
-    the input is a prompt: **echo "What is a boat?" | upbeat chat**
+    the input is a prompt: **echo "What is a boat?" | upbeat chat**, and an answer that fails or does not
+    come to the end of its schema ends with exit code 1.
     """
-    mode = _mode(ahead)
-    options = chatting.ChatOptions(speak, draw, draw_asked, out, mode, record)
-    connected(lambda upbeat: chatting.chat(upbeat, console, options), server, token, ca)
+    sampling = options.sampling(schema, regex, max_tokens)
+    chosen = chatting.ChatOptions(speak, draw, draw_asked, out, options.mode(ahead), record, sampling)
+    connected(lambda upbeat: chatting.chat(upbeat, console, chosen), server, token, ca)
 
 
 @app.command()
@@ -154,14 +153,14 @@ def replay(
 
     Example: **upbeat chat --record**, then **upbeat replay chat/prompt-1.jsonl --ahead think_ahead**
     """
-    mode = _mode(ahead)
+    mode = options.mode(ahead)
     connected(lambda upbeat: oneshot.replayed(upbeat, console, file, speed, mode), server, token, ca)
 
 
 @app.command()
 def say(
     text: Annotated[str, typer.Argument(help='What to say; "-" reads standard input while speaking.')],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.wav", help="Where to write.")],
+    out: Annotated[Path, output("-o", "--out", metavar="FILE.wav", words="Where to write.")],
     voice: Annotated[str, typer.Option(help="A voice of the model.")] = "",
     rate: Annotated[float, typer.Option(help="Speed, 0.5 to 2.")] = 1.0,
     pitch: Annotated[float, typer.Option(help="Pitch, 0.5 to 2; 2 is an octave up.")] = 1.0,
@@ -174,23 +173,34 @@ def say(
 
     Example: **upbeat say "The boat is red." -o boat.wav**
     """
-    options = VoiceOptions(voice=voice, rate=rate, pitch=pitch)
-    connected(lambda upbeat: oneshot.say(upbeat, console, text, out, model, options), server, token, ca)
+    how = VoiceOptions(voice=voice, rate=rate, pitch=pitch)
+    connected(lambda upbeat: oneshot.say(upbeat, console, text, out, model, how), server, token, ca)
 
 
 @app.command()
 def draw(
     text: Annotated[str, typer.Argument(help="What to draw.")],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE.png", help="PNG, JPEG or WebP, by its name.")
-    ],
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; default the model's.")] = None,
+    out: Annotated[Path, output("-o", "--out", metavar="FILE.png", words="PNG, JPEG or WebP, by its name.")],
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=options.MAX_UINT32, help="Denoising steps; default the model's.")
+    ] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="Pixels, as 256x256; default the model's.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same image.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=options.MAX_UINT64, help="The same seed gives the same image.")
+    ] = 0,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the text, 0 to 30.")] = None,
     negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
     scheduler: Annotated[str, typer.Option(help="One that upbeat models lists; default the model's.")] = "",
     cache: Annotated[str, typer.Option(help="Step caching: off, balanced or fast.")] = "off",
+    start: Annotated[Path | None, source("An image to start from: PNG, JPEG or WebP.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How far it may be left, above 0 to 1; default 0.8.")
+    ] = None,
+    control: Annotated[Path | None, source("An image to follow, where the model has a ControlNet.")] = None,
+    control_strength: Annotated[
+        float | None, typer.Option(help="How strongly it steers, above 0 to 1; default 1.")
+    ] = None,
+    lora: Loras = None,
     model: Model = "",
     server: Server = DEFAULT_TARGET,
     token: Token = "",
@@ -199,9 +209,11 @@ def draw(
     """Draw a picture into a file, with a bar over the steps and previews.
 
     Example: **upbeat draw "a red boat on the water" -o boat.png --steps 20 --seed 7**
+
+    From another picture: **upbeat draw "a blue boat" -o blue.png --start boat.png --strength 0.7**
     """
-    width, height = _size(size)
-    options = ImageOptions(
+    width, height = options.size(size)
+    image = ImageOptions(
         negative_prompt=negative,
         width=width,
         height=height,
@@ -209,9 +221,12 @@ def draw(
         guidance=guidance,
         seed=seed,
         scheduler=scheduler,
-        cache_level=_cache(cache),
+        cache_level=options.cache(cache),
+        init_image=options.reference("--start", start, "--strength", strength),
+        control_image=options.reference("--control", control, "--control-strength", control_strength),
+        loras=map(options.lora, lora or ()),
     )
-    connected(lambda upbeat: oneshot.draw(upbeat, console, text, out, model, options), server, token, ca)
+    connected(lambda upbeat: oneshot.draw(upbeat, console, text, out, model, image), server, token, ca)
 
 
 @app.command()
@@ -233,7 +248,7 @@ def hear(
 def ask(
     file: Annotated[Path, typer.Argument(metavar="FILE.wav|-", help='A spoken question; "-": a microphone.')],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE.wav", help="Speak the answer into this file.")
+        Path | None, output("-o", "--out", metavar="FILE.wav", words="Speak the answer into this file.")
     ] = None,
     ahead: Ahead = "prefill",
     server: Server = DEFAULT_TARGET,
@@ -247,7 +262,7 @@ def ask(
     "-" reads raw sound (16 bits, mono, 16,000 Hz) until you are silent:
     **arecord -q -f S16_LE -r 16000 | upbeat ask - -o answer.wav**
     """
-    mode, path = _mode(ahead), None if str(file) == "-" else file
+    mode, path = options.mode(ahead), None if str(file) == "-" else file
 
     async def asked(upbeat: Upbeat) -> None:
         await asking.ask(upbeat, console, path, out, mode)
@@ -257,9 +272,9 @@ def ask(
 
 @app.command()
 def trace(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.json", help="Where to write.")],
+    out: Annotated[Path, output("-o", "--out", metavar="FILE.json", words="Where to write.")],
     seconds: Annotated[float, typer.Option(min=0.1, max=60.0, help="How long to look.")] = 5.0,
-    picture: Annotated[Path | None, typer.Option("--svg", metavar="FILE.svg", help="A picture too.")] = None,
+    picture: Annotated[Path | None, output("--svg", metavar="FILE.svg", words="A picture too.")] = None,
     server: Server = DEFAULT_TARGET,
     token: Token = "",
     ca: Certificate = None,
@@ -281,27 +296,12 @@ def models(server: Server = DEFAULT_TARGET, token: Token = "", ca: Certificate =
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.", file_okay=False)] = Path("demo"),
     server: Annotated[str, typer.Option(metavar="ADDR", help="Use this gateway, start none.")] = "",
     ahead: Ahead = "prefill",
 ) -> None:
     """One stream, three modalities: a prompt is typed and revised; text, speech and a picture come back."""
-    raise typer.Exit(demonstration.run(out, server, _mode(ahead)))
-
-
-def _size(size: str) -> tuple[int | None, int | None]:
-    if not size:
-        return None, None
-    width, _, height = size.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise typer.BadParameter(f"{size!r} is not WIDTHxHEIGHT, as 256x256", param_hint="--size")
-    return int(width), int(height)
-
-
-def _cache(name: str) -> CacheLevel.ValueType:
-    if name not in ("off", "balanced", "fast"):
-        raise typer.BadParameter(f"off, balanced or fast, not {name!r}", param_hint="--cache")
-    return CacheLevel.Value(f"CACHE_LEVEL_{name.upper()}")
+    raise typer.Exit(demonstration.run(out, server, options.mode(ahead)))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@
             async for event in talk:
                 print(event)
 
-Every call raises ClientError. Options are the wire's own messages (Sampling, VoiceOptions, ImageOptions,
-ServiceOptions, ModelChoice): a field that is left out takes the server's default.
+Every call raises ClientError; what the caller's own pieces raise leaves as it is. Options are the wire's own
+messages (Sampling, VoiceOptions, ImageOptions, ServiceOptions, ModelChoice): a field that is left out takes
+the server's default.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar
@@ -34,7 +36,7 @@ from upbeat.v1.types_pb2 import (
     VoiceOptions,
 )
 
-from clients.errors import Ending, translated
+from clients.errors import ClientError, Ending, translated
 from clients.events import Audio, Done, Event, Image, Reader, Response, Token, Transcript
 from clients.talk import Talk
 
@@ -57,6 +59,7 @@ class Upbeat:
     """A connection to a gateway. Owner: one event loop.
 
     target: host:port or any gRPC name. token: sent as bearer token. credentials: TLS; None for plain text.
+    Raises: ClientError where no call could be made with these.
     """
 
     def __init__(
@@ -66,6 +69,10 @@ class Upbeat:
         token: str = "",
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
+        if not target:
+            raise ClientError("INVALID_ARGUMENT", "target: host:port, not ''", field="target")
+        if not (token.isascii() and token.isprintable()):
+            raise ClientError("INVALID_ARGUMENT", "token: printable ASCII characters only", field="token")
         self.target = target
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._credentials = credentials
@@ -162,8 +169,9 @@ class Upbeat:
                 yield gateway.SynthesizeSpeechRequest(append=gateway.AppendText(text=piece))
 
         stub: gateway_grpc.SpeechServiceAsyncStub = gateway_grpc.SpeechServiceStub(self._channel)
-        call = stub.SynthesizeSpeech(requests(), timeout=timeout_s, metadata=self._metadata)
-        return _events(call, Ending(call), Audio)
+        sent = _Sent(requests())
+        call = stub.SynthesizeSpeech(sent, timeout=timeout_s, metadata=self._metadata)
+        return _events(call, Ending(call), Audio, sent)
 
     def transcribe(
         self,
@@ -187,8 +195,9 @@ class Upbeat:
                 yield gateway.TranscribeSpeechRequest(audio=gateway.AudioInput(pcm16=piece))
 
         stub: gateway_grpc.SpeechServiceAsyncStub = gateway_grpc.SpeechServiceStub(self._channel)
-        call = stub.TranscribeSpeech(requests(), timeout=timeout_s, metadata=self._metadata)
-        return _events(call, Ending(call), Transcript)
+        sent = _Sent(requests())
+        call = stub.TranscribeSpeech(sent, timeout=timeout_s, metadata=self._metadata)
+        return _events(call, Ending(call), Transcript, sent)
 
     def draw(
         self,
@@ -242,7 +251,27 @@ class _Stream(Protocol):
     def cancel(self) -> bool: ...
 
 
-async def _events(call: _Stream, ending: Ending, kind: type[Kind]) -> AsyncIterator[Kind | Done]:
+class _Sent(AsyncIterator[Any]):
+    """Requests that are still being made. Where that fails grpc.aio drops the error and cancels the call: the
+    error is kept here."""
+
+    def __init__(self, requests: AsyncIterator[Any]) -> None:
+        self.error: Exception | None = None
+        self._requests = requests
+
+    async def __anext__(self) -> Any:
+        try:
+            return await anext(self._requests)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+
+
+async def _events(
+    call: _Stream, ending: Ending, kind: type[Kind], sent: _Sent | None = None
+) -> AsyncIterator[Kind | Done]:
     """All events of a call; raises what `done` reports. Leaving early cancels the call."""
     reader = Reader()
     try:
@@ -253,6 +282,10 @@ async def _events(call: _Stream, ending: Ending, kind: type[Kind]) -> AsyncItera
                     raise event.error
                 if isinstance(event, kind | Done):
                     yield event
+    except asyncio.CancelledError:
+        if sent is not None and sent.error is not None:
+            raise sent.error from None
+        raise
     finally:
         call.cancel()
 

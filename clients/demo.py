@@ -48,8 +48,8 @@ PROMPT = (
 def run(out: Path, server: str = "", ahead: PartialPrompts = "prefill") -> int:
     """The whole demo; returns the exit code."""
     console = Console(highlight=False)
-    out.mkdir(parents=True, exist_ok=True)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         return asyncio.run(hold(console, out, server, ahead))
     except ServerFailed as error:
         console.print(f"\nThe demo failed: {error}", style="red", markup=False)
@@ -58,6 +58,8 @@ def run(out: Path, server: str = "", ahead: PartialPrompts = "prefill") -> int:
         explain(error, server, console)
     except TimeoutError:
         console.print(f"\nThe demo failed: it is not over after {TURN_S:.0f} s", style="red")
+    except OSError as error:
+        console.print(f"\nThe demo failed: {error.filename}: {error.strerror}", style="red", markup=False)
     except KeyboardInterrupt:
         console.print("\nstopped")
     return 1

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
+
+import msgspec
 
 LETTERS = "etaoinshrdlu"
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At `at_ms` from the start the prompt from `from_char` on becomes `text`."""
 
-    at_ms: float
-    from_char: int
+    at_ms: Annotated[float, msgspec.Meta(ge=0.0)]
+    from_char: Annotated[int, msgspec.Meta(ge=0)]
     text: str
 
 
@@ -39,23 +39,24 @@ class EditScript:
 
     def save(self, path: Path) -> None:
         """One edit a line, as JSON."""
-        lines = (json.dumps(asdict(edit), ensure_ascii=False) for edit in self.edits)
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        path.write_bytes(b"".join(msgspec.json.encode(edit) + b"\n" for edit in self.edits))
 
     @classmethod
     def load(cls, path: Path) -> EditScript:
-        """Raises: ValueError naming the line that is no edit."""
+        """Raises: ValueError naming the line that is no edit, or the file where there is none; OSError."""
         edits: list[Edit] = []
         length = 0
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
             try:
-                edit = Edit(**json.loads(line))
+                edit = msgspec.json.decode(line, type=Edit)
                 if edit.from_char > length or edit.at_ms < (edits[-1].at_ms if edits else 0.0):
                     raise ValueError("from_char lies behind the prompt, or time goes back")
                 length = edit.from_char + len(edit.text)
-            except (TypeError, ValueError) as error:
+            except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
             edits.append(edit)
+        if not edits:
+            raise ValueError(f"{path}: there is no edit in it")
         return cls(tuple(edits))
 
 

@@ -4,7 +4,6 @@ is slow."""
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from clients.edits import EditScript, replay
 from clients.events import Image, Thought, Transcript
 from clients.media import MIMES, BadFile, read_wav, thumbnail, write_wav
 from clients.screen import Layout, Screen, reuse, timings_table, work_table
+from clients.standard_input import lines
 from clients.timeline import summary, svg
 
 PREVIEW_COLUMNS = 32
@@ -60,7 +60,7 @@ async def say(
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     answer = Answer()
-    source = _lines() if text == "-" else text
+    source = lines() if text == "-" else text
     with console.status("speaking") as status:
         async for event in upbeat.synthesize(source, model=model, voice=voice):
             answer.add(event, loop.time() - began_s)
@@ -69,12 +69,8 @@ async def say(
         raise BadFile("there was nothing to say")
     seconds = write_wav(out, answer.pcm16, answer.sample_rate)
     first = f"first sound after {answer.marks['first_audio']:.2f} s"
-    console.print(f"{out}: {seconds:.1f} s of sound made in {answer.marks['total']:.1f} s, {first}")
-
-
-async def _lines() -> AsyncIterator[str]:
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        yield line
+    words = f"{out}: {seconds:.1f} s of sound made in {answer.marks['total']:.1f} s, {first}"
+    console.print(words, markup=False, soft_wrap=True)
 
 
 async def draw(
@@ -86,6 +82,8 @@ async def draw(
     """
     options.mime = _mime(out)
     options.preview_every = 1 if console.is_terminal else 0
+    if options.HasField("init_image") or options.HasField("control_image"):
+        await _check_size(upbeat, options)
     bar = Progress(TextColumn("step {task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn())
     task = bar.add_task("drawing", total=options.steps or None)
     image: Image | None = None
@@ -102,7 +100,17 @@ async def draw(
     await asyncio.to_thread(out.write_bytes, image.data)
     if console.is_terminal and console.color_system is not None:
         console.print(thumbnail(image.data, PREVIEW_COLUMNS))
-    console.print(f"{out}: {image.width} x {image.height} pixels in {image.steps} steps")
+    words = f"{out}: {image.width} x {image.height} pixels in {image.steps} steps"
+    console.print(words, markup=False, soft_wrap=True)
+
+
+async def _check_size(upbeat: Upbeat, options: ImageOptions) -> None:
+    """Raises: BadFile where the images given are more than the gateway takes in one request."""
+    length, most = options.ByteSize(), (await upbeat.models()).max_message_bytes
+    if length > most:
+        raise BadFile(
+            f"--start and --control make {length:,} bytes, and this gateway takes {most:,} a request"
+        )
 
 
 def _mime(out: Path) -> str:
@@ -134,15 +142,19 @@ async def _pieces(pcm16: bytes, sample_rate: int) -> AsyncIterator[bytes]:
 
 async def models(upbeat: Upbeat, console: Console) -> None:
     """A table of what is loaded. Raises: ClientError."""
+    loaded = (await upbeat.models()).models
+    if not loaded:
+        console.print("nothing is loaded yet")
+        return
     table = Table()
-    for column in ("model", "makes", "family", "weights", "limits", "state"):
-        table.add_column(column, justify="right" if column == "weights" else "left", overflow="fold")
-    for model in (await upbeat.models()).models:
-        name = f"{model.name} (default)" if model.is_default else model.name
+    for column in ("model", "makes", "weights"):
+        table.add_column(column, justify="right" if column == "weights" else "left", no_wrap=True)
+    table.add_column("what it is and takes")
+    for model in loaded:
         makes = Modality.Name(model.modality).removeprefix("MODALITY_").lower()
         weights = f"{model.parameters / 1e6:,.1f} M" if model.parameters else ""
-        state = "serving" if model.serving else "not serving"
-        table.add_row(name, makes, model.family, weights, limits(model), state)
+        words = [model.family, "default" * model.is_default, "" if model.serving else "not serving"]
+        table.add_row(model.name, makes, weights, "; ".join([*filter(None, words), limits(model)]))
     console.print(table)
 
 
@@ -161,6 +173,10 @@ def limits(model: gateway.Model) -> str:
         words.append(f"{model.default_steps} steps, at most {model.max_steps}")
     if model.schedulers:
         words.append("/".join(model.schedulers))
+    if model.loras:
+        words.append("add-ons " + ", ".join(model.loras))
+    if model.control:
+        words.append("follows a control image")
     if model.languages:
         words.append(", ".join(model.languages))
     return "; ".join(words)
@@ -173,4 +189,5 @@ async def trace(upbeat: Upbeat, console: Console, seconds: float, out: Path, pic
     await asyncio.to_thread(out.write_bytes, found)
     if picture is not None:
         await asyncio.to_thread(picture.write_text, svg(found, 0.0, seconds * 1000))
-    console.print(f"{out}: {summary(found)}; open it in ui.perfetto.dev or chrome://tracing")
+    words = f"{out}: {summary(found)}; open it in ui.perfetto.dev or chrome://tracing"
+    console.print(words, markup=False, soft_wrap=True)

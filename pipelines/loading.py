@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.contract import Pipeline
-from pipelines.errors import InvalidRequest, ModelBroken
+from pipelines.errors import InvalidRequest, ModelBroken, Unsupported
 
 EMBEDDED = Path(__file__).parent.parent / "models"
 EMBEDDED_DRAFT = "upbeat-text-draft"
@@ -129,7 +129,10 @@ def _image(plan: LoadPlan, folder: Path) -> Pipeline:
         max_side=plan.max_image_side,
         loras=tuple(plan.loras.items()),
     )
-    return ImagePipeline.load(folder, name=folder.name, settings=settings)
+    try:
+        return ImagePipeline.load(folder, name=folder.name, settings=settings)
+    except (ModelBroken, Unsupported) as error:  # these name files inside a folder, and there are several
+        raise type(error)(f"{folder}: {error.message}", field=error.field) from error
 
 
 def _check_loras(plan: LoadPlan, pipelines: Iterable[Pipeline]) -> None:

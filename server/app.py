@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import ssl
 from pathlib import Path
 
 import grpc
@@ -66,7 +67,8 @@ class RunningServer:
                 else self._server.add_insecure_port(config.listen)
             )
         except RuntimeError as error:
-            raise InvalidRequest("listen", f"cannot listen on {config.listen}: {error}") from error
+            words = f"cannot listen on {config.listen}: it is taken, or this machine has no such address"
+            raise InvalidRequest("listen", words) from error
         await self._server.start()
         self.gateway.link.on_change(self._device_changed)
         await self.gateway.link.start()
@@ -178,14 +180,32 @@ def _options(config: Config) -> list[tuple[str, int]]:
 
 
 def _credentials(config: Config) -> grpc.ServerCredentials:
+    """Raises: InvalidRequest naming the file that is not what it should be."""
     assert config.tls is not None, "asked for only with [tls]"
-    paths = (config.tls.key, config.tls.certificate, config.tls.client_ca)
+    certificate = _pem("tls.certificate", config.tls.certificate)
+    key = _pem("tls.key", config.tls.key)
+    authority = _pem("tls.client_ca", config.tls.client_ca) if config.tls.client_ca else None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        key, certificate, authority = (Path(path).read_bytes() if path else None for path in paths)
-    except OSError as error:
-        raise InvalidRequest("tls", str(error)) from error
-    if key is None or certificate is None:
-        raise InvalidRequest("tls", "certificate and key name PEM files")
+        context.load_cert_chain(config.tls.certificate, config.tls.key, password="")
+    except ssl.SSLError as error:
+        words = f"{config.tls.key} is no PEM key without a password that fits {config.tls.certificate}"
+        raise InvalidRequest("tls.key", words) from error
+    try:
+        if authority is not None:
+            context.load_verify_locations(cadata=authority.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
+        raise InvalidRequest("tls.client_ca", f"{config.tls.client_ca} holds no PEM certificate") from error
     return grpc.ssl_server_credentials(
         [(key, certificate)], root_certificates=authority, require_client_auth=authority is not None
     )
+
+
+def _pem(field: str, path: str) -> bytes:
+    """Raises: InvalidRequest."""
+    if not path:
+        raise InvalidRequest(field, "must name a PEM file")
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidRequest(field, f"{path}: {error.strerror}") from error

@@ -27,6 +27,9 @@ class Tenant(Section, frozen=True):
             raise InvalidRequest("tenants.name", "must not be empty")
         if len(self.token) < 16:
             raise InvalidRequest("tenants.token", f"must have at least 16 characters (tenant {self.name!r})")
+        if not (self.token.isascii() and self.token.isprintable()) or self.token != self.token.strip():
+            words = "printable ASCII without spaces at its ends, or no header can carry it"
+            raise InvalidRequest("tenants.token", f"{words} (tenant {self.name!r})")
 
 
 class Tls(Section, frozen=True):

@@ -67,16 +67,29 @@ def test_every_dependency_has_a_pin_in_its_range() -> None:
             assert requirement.specifier.contains(bound.version), f"{text} does not allow {pin}"
 
 
-@pytest.mark.parametrize("document", ["README.md", "protos/README.md", ".ci/run"])
+DOCUMENTS = [
+    *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "protos/README.md", "benchmarks/README.md", ".ci/run"),
+    *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("models/*/README.md"))),
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_documents_name_real_commands_and_files(document: str) -> None:
     text = (ROOT / document).read_text()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
-    for modules in re.findall(r"\bpython -m ([a-z_.]+)", text):
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets
+    for modules in re.findall(r"\bpython -m ([a-z_.]+)(?=[\s`,])", text):
         path = ROOT / modules.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), modules
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / document).parent.joinpath(link).exists(), link
+
+
+def test_the_architecture_names_real_files(tracked: list[Path]) -> None:
+    named = set(re.findall(r"`([\w./-]+\.(?:py|json|jinja|toml))`", (ROOT / "ARCHITECTURE.md").read_text()))
+    given = {"config.json", "model_index.json", "upbeat.json"}  # of a user's model folder
+    there = [f"/{path.relative_to(ROOT)}" for path in tracked]
+    assert [name for name in named - given if not any(path.endswith(f"/{name}") for path in there)] == []
 
 
 def blocks(language: str) -> list[str]:
@@ -108,12 +121,15 @@ def test_the_readmes_settings_are_valid(tmp_path: Path) -> None:
     assert load(tmp_path / "upbeat.toml").tenants[0].name == "kitchen"
 
 
-def test_the_readmes_commands_parse() -> None:
+def test_the_readmes_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "boat.png").touch()  # made by one command, read by the next
     commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("upbeat ")]
-    assert len(lines) >= 6
-    for line in lines:
-        _, name, *arguments = shlex.split(line, comments=True)
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    begun = [line.rpartition("| upbeat ")[2].removeprefix("upbeat ") for line in lines if "upbeat " in line]
+    assert len(begun) >= 10
+    for line in begun:
+        name, *arguments = shlex.split(line, comments=True)
         commands[name].make_context(name, arguments)
 
 

@@ -77,6 +77,8 @@ def model_type(folder: Path) -> str:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelBroken(f"{path}: the file is missing") from error
     except (OSError, ValueError) as error:
         raise ModelBroken(f"{path}: {error}") from error
     return str(config.get("model_type", "")) if isinstance(config, dict) else ""

@@ -137,9 +137,9 @@ def cache_scope(wire: types_pb2.ServiceOptions, prefix: str) -> str:
 
 def _share(wire: Any, prefix: str, name: str, default: float) -> float:
     """Above 0, at most 1."""
-    value = fields.number(wire, prefix, name, 0, 1, default)
-    if value == 0:
-        raise InvalidRequest(prefix + name, "must be above 0 and at most 1, not 0")
+    value: float = getattr(wire, name) if wire.HasField(name) else default
+    if not 0 < value <= 1:
+        raise InvalidRequest(prefix + name, f"must be above 0 and at most 1, not {value:g}")
     return value
 
 
@@ -187,7 +187,8 @@ def _reference(
     if not wire.HasField(name):
         return b""
     data: bytes = getattr(wire, name).data
-    fields.within(len(data), f"{prefix}{name}.data", 1, MAX_IMAGE_BYTES)
+    if not 1 <= len(data) <= MAX_IMAGE_BYTES:
+        raise InvalidRequest(f"{prefix}{name}.data", f"1 to {MAX_IMAGE_BYTES} bytes, not {len(data)}")
     return data
 
 

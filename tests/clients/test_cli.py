@@ -44,20 +44,60 @@ async def test_without_a_gateway_it_says_how_to_start_one() -> None:
     assert "upbeat serve" in output
 
 
-async def test_the_servers_refusal_is_told_with_field_and_time(target: str, script: Script) -> None:
+async def test_the_servers_refusal_is_told_with_option_and_time(target: str, script: Script) -> None:
     script.scripts.append([status(8, "steps: at most 150, not 10000", "image.steps", retry_s=2)])
     code, output = await upbeat("draw", "a boat", "-o", "a.png", "--steps", "10000", "--server", target)
     assert code == 1
-    for words in ("at most 150, not 10000", "image.steps", "Try again in 2 s.", "RESOURCE_EXHAUSTED"):
+    for words in (
+        "at most 150, not 10000",
+        "option at fault is --steps",
+        "Try again in 2 s.",
+        "RESOURCE_EXHAUSTED",
+    ):
         assert words in output
 
 
-async def test_a_file_that_cannot_be_written_is_named(target: str, script: Script, tmp_path: Path) -> None:
-    audio = types.AudioEvent(pcm16=b"\1\0" * 80, sample_rate=8_000)
-    script.scripts.append([gateway.SynthesizeSpeechResponse(audio=audio)])
-    out = tmp_path / "nowhere" / "a.wav"
-    code, output = await upbeat("say", "Hello.", "-o", str(out), "--server", target)
-    assert (code, output.strip()) == (1, f"{out}: No such file or directory")
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [(["--ca", __file__], "test_cli.py holds no certificate in PEM"), (["--token", "ü"], "printable ASCII")],
+)
+def test_what_no_call_could_be_made_with_is_told(option: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, ["models", "--server", "127.0.0.1:1", *option], env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert words in result.output
+
+
+async def test_what_is_no_text_is_told(target: str) -> None:
+    code, output = await upbeat("say", "\udcff", "-o", "a.wav", "--server", target)
+    assert (code, output) == (1, r"'\udcff' is not UTF-8" + "\n")
+
+
+async def test_a_question_without_sound_is_told(target: str) -> None:
+    assert await upbeat("ask", "-", "--server", target) == (1, "standard input: there is no sound in it\n")
+
+
+async def test_a_turn_that_fails_ends_a_chat_from_a_pipe(target: str, script: Script) -> None:
+    error = status(3, "sampling.regex: not together with json_schema", "sampling.regex").SerializeToString()
+    done = types.DoneEvent(finish_reason=types.FINISH_REASON_FAILED, error=error)
+    script.scripts.append([gateway.ConverseResponse(turn_id="t1", sequence=1, turn_done=done)])
+    code, output = await upbeat("chat", "--server", target, stdin="one\ntwo\n")
+    assert (code, output.splitlines()[1]) == (1, "The option at fault is --regex.")
+
+
+async def test_an_answer_that_was_cut_does_not_follow_its_expression(target: str, script: Script) -> None:
+    token = types.TokenEvent(text="aa", tokens=2)
+    done = types.DoneEvent(finish_reason=types.FINISH_REASON_LENGTH)
+    script.scripts.append(
+        [
+            gateway.ConverseResponse(turn_id="t1", sequence=1, token=token),
+            gateway.ConverseResponse(turn_id="t1", sequence=2, turn_done=done),
+        ]
+    )
+    asked = ("--regex", "a{3}", "--max-tokens", "2")
+    code, output = await upbeat("chat", *asked, "--server", target, stdin="one\n")
+    assert script.heard[0][0].start.sampling == types.Sampling(regex="a{3}", max_tokens=2)
+    assert code == 1
+    assert "The option at fault is --max-tokens." in output
 
 
 async def test_chat_from_a_pipe(target: str, script: Script, tmp_path: Path) -> None:
@@ -117,12 +157,3 @@ async def test_what_becomes_another_program_shows_all_its_options(command: str, 
     assert code == 0
     assert f"upbeat {command}" in output
     assert all(option in output for option in options)
-
-
-@pytest.mark.parametrize(
-    ("option", "words"), [(["--size", "big"], "WIDTHxHEIGHT"), (["--cache", "much"], "balanced or fast")]
-)
-def test_bad_options_name_what_is_right(option: list[str], words: str) -> None:
-    result = CliRunner().invoke(app, ["draw", "x", "-o", "x.png", *option], env={"COLUMNS": "200"})
-    assert result.exit_code == 2
-    assert words in result.output

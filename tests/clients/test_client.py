@@ -118,6 +118,25 @@ async def test_no_server_is_a_lost_connection() -> None:
     assert caught.value.connection_lost
 
 
+async def test_what_the_callers_pieces_raise_leaves_as_it_is(upbeat: Upbeat) -> None:
+    async def broken() -> AsyncIterator[str]:
+        yield "Hello "
+        raise KeyError("lost")
+
+    with pytest.raises(KeyError, match="lost"):
+        _ = [event async for event in upbeat.synthesize(broken())]
+    assert await upbeat.health() == "SERVING"
+
+
+@pytest.mark.parametrize(
+    ("target", "token", "field"), [("", "", "target"), ("here:1", "a\nb", "token"), ("here:1", "ü", "token")]
+)
+def test_what_no_call_could_be_made_with(target: str, token: str, field: str) -> None:
+    with pytest.raises(ClientError) as caught:
+        Upbeat(target, token=token)
+    assert (caught.value.code, caught.value.field) == ("INVALID_ARGUMENT", field)
+
+
 async def test_leaving_early_cancels_the_call(upbeat: Upbeat, script: Script) -> None:
     token = gateway.GenerateTextResponse(token=types.TokenEvent(text="x", tokens=1))
     script.scripts.append([token] * 1000)

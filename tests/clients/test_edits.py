@@ -50,17 +50,34 @@ def test_typing_takes_its_time() -> None:
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
-    script = typed("naïve 🙂 fox and more", 600, 0.5, seed=2)
+    script = typed("naïve 🙂 fox\u2028and\x85more", 600, 0.5, seed=2)
     script.save(tmp_path / "script.jsonl")
     assert EditScript.load(tmp_path / "script.jsonl") == script
 
 
 @pytest.mark.parametrize(
-    "line", ["nonsense", '{"at_ms": 0}', '{"at_ms": 0, "from_char": 5, "text": "x"}', "[]"]
+    "line",
+    [
+        b"nonsense",
+        b"\xff",
+        b'{"at_ms": 0}',
+        b'{"at_ms": 0, "from_char": 5, "text": "x"}',
+        b'{"at_ms": 0, "from_char": -1, "text": "x"}',
+        b'{"at_ms": NaN, "from_char": 0, "text": "x"}',
+        b'{"at_ms": 0, "from_char": 0, "text": 5}',
+        b'{"at_ms": 0, "from_char": 0, "text": "x", "speed": 2}',
+        b"[]",
+    ],
 )
-def test_a_broken_file_is_named(tmp_path: Path, line: str) -> None:
-    (tmp_path / "x.jsonl").write_text(line)
+def test_a_broken_file_is_named(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "x.jsonl").write_bytes(line)
     with pytest.raises(ValueError, match=r"x\.jsonl, line 1"):
+        EditScript.load(tmp_path / "x.jsonl")
+
+
+def test_a_file_without_edits_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").touch()
+    with pytest.raises(ValueError, match=r"x\.jsonl: there is no edit"):
         EditScript.load(tmp_path / "x.jsonl")
 
 

@@ -90,6 +90,18 @@ def test_limits_in_words() -> None:
         "64x64; 20 steps, at most 150"
     )
     assert oneshot.limits(gateway.Model(context_tokens=1024)) == "1,024 tokens"
+    assert oneshot.limits(gateway.Model(loras=["ink", "oil"], control=True)) == (
+        "add-ons ink, oil; follows a control image"
+    )
+
+
+async def test_images_that_are_too_much_for_the_gateway_are_not_sent(
+    upbeat: Upbeat, script: Script, console: Console, tmp_path: Path
+) -> None:
+    options = ImageOptions(init_image=types.ReferenceImage(data=bytes(1 << 22)))
+    with pytest.raises(BadFile, match=r"--start and --control make 4,194,\d+ bytes, .* takes 4,194,304"):
+        await oneshot.draw(upbeat, console, "a boat", tmp_path / "a.png", "", options)
+    assert script.heard == [[]]
 
 
 async def test_a_trace_is_written_and_told(upbeat: Upbeat, console: Console, tmp_path: Path) -> None:

@@ -7,20 +7,35 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from clients.client import Upbeat
 from clients.launch import running_server
 
 OPTIONS = ("--listen", "127.0.0.1:0")
 LISTEN = "0A"
+ADD_ON = "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
 Start = Callable[[], AbstractAsyncContextManager[str]]
 
 
 @pytest.fixture(scope="session")
 async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    async with running_server(OPTIONS, tmp_path_factory.mktemp("server") / "log") as found:
+    folder = tmp_path_factory.mktemp("server")
+    add_on = _add_on(folder / "ink.safetensors")
+    async with running_server((*OPTIONS, "--lora", f"ink={add_on}"), folder / "log") as found:
         yield found
+
+
+def _add_on(path: Path) -> Path:
+    """A LoRA of rank 2 that changes one matrix of the embedded U-Net."""
+    noise = np.random.default_rng(0)
+    tensors = {}
+    for name, shape in (("A", (2, 96)), ("B", (96, 2))):
+        tensors[f"unet.{ADD_ON}.lora_{name}.weight"] = noise.standard_normal(shape).astype(np.float32)
+    save_file(tensors, path)
+    return path
 
 
 @pytest.fixture

@@ -42,3 +42,11 @@ def test_an_add_on_has_to_fit_a_model(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ModelBroken, match=r"device\.loras\.ink: there is no file ink\.safetensors"):
         loading._check_loras(plan, [image])
     loading._check_loras(loading.LoadPlan(), [image])
+
+
+def test_the_folder_at_fault_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sketch").mkdir()
+    with pytest.raises(ModelBroken, match=r"sketch: model_index\.json is missing"):
+        loading._image(loading.LoadPlan(), tmp_path / "sketch")
+    with pytest.raises(ModelBroken, match=r"sketch.config\.json: the file is missing$"):
+        loading._speech(loading.LoadPlan(speech=str(tmp_path / "sketch")))

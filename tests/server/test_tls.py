@@ -68,10 +68,22 @@ async def test_the_certificates_name_is_the_tenant(folder: Path) -> None:
     await server.stop()
 
 
-async def test_files_that_are_not_there() -> None:
-    server = RunningServer(
-        Config(listen="127.0.0.1:0", tls=Tls(certificate="gone.pem", key="gone.key")), FakeLink()
-    )
-    with pytest.raises(InvalidRequest, match=r"tls: .*gone.key"):
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"key": "gone.key"}, r"tls\.key: gone\.key: No such file"),
+        ({"certificate": ""}, r"tls\.certificate: must name a PEM file"),
+        ({"key": "client.key"}, r"tls\.key: .*client\.key is no PEM key .* that fits .*server\.pem"),
+        ({"key": "server.pem"}, r"tls\.key: .*server\.pem is no PEM key"),
+        ({"client_ca": "server.key"}, r"tls\.client_ca: .*server\.key holds no PEM certificate"),
+    ],
+)
+async def test_files_that_are_not_what_they_should_be(
+    folder: Path, changed: dict[str, str], message: str
+) -> None:
+    names = {"certificate": "server.pem", "key": "server.key"} | changed
+    paths = {name: str(folder / file) if (folder / file).is_file() else file for name, file in names.items()}
+    server = RunningServer(Config(listen="127.0.0.1:0", tls=Tls(**paths)), FakeLink())
+    with pytest.raises(InvalidRequest, match=message):
         await server.start()
     await server.stop()
