@@ -75,7 +75,7 @@ class Job:
     be hurried. `in_slice` is true from plan until the slice has ended. `rank` is the class that the job
     stands in now (by inheritance, commitment, being ahead; SPARE behind them all); set when it is offered to
     the scheduler. `previewed_s`: when the last preview left. `pressed`: at full quality the deadline would be
-    missed, so `admit` lowers it where the client allows it.
+    missed, so `admit` lowers it where the client allows it. `given_s`: seconds of audio that it has made.
     """
 
     id: int
@@ -98,6 +98,7 @@ class Job:
     cancelled: bool = False
     in_slice: bool = False
     served_ms: float = 0.0
+    given_s: float = 0.0
     queue_ms: float = 0.0
     waiting_since_s: float | None = None
     preemptions: int = 0

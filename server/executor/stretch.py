@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from pipelines.contract import Emission, Emitted, Job
+from pipelines.contract import Emission, Emitted, Job, RawAudio
 from pipelines.device import Device
 from pipelines.errors import UpbeatError
 from pipelines.messages import Done, Failed, JobClass, TokenChunk
@@ -104,6 +104,8 @@ class Stretches:
         if not previews.due(job, chunk, self._clock):
             return
         job.credits -= 1
+        if isinstance(chunk, RawAudio):
+            job.given_s += len(chunk.samples) / chunk.sample_rate
         if isinstance(chunk, TokenChunk) and job.consumer is None and job.job_class <= JobClass.INTERACTIVE:
             read(job, self._clock(), len(chunk.token_ids))
         self._emit_out(job, chunk)

@@ -1,13 +1,15 @@
 """Whether one more listener could be kept supplied, judged when the job comes, or at its commit. Pure.
 
 A REALTIME voice has a deadline that no client sends: its listener must not run dry. What a second of audio
-costs the device is learned from whole jobs. Every voice needs that share of the device for as long as it
-speaks; what the floors promise to the other classes is not there. The sum is judged on its p90, as deadlines
-are (`forecast`). So a device has places for voices, and tenants share them.
+costs the device is learned from whole jobs; while those are few, from what they who speak have said so far,
+which costs a tenth or two more. Every voice needs that share of the device for as long as it speaks; what the
+floors promise to the other classes is not there. The sum is judged on its p90, as deadlines are (`forecast`).
+So a device has places for voices, and tenants share them.
 
 Rules
 1. A newcomer that would make all listeners run dry is refused, with the time after which enough of them will
-   probably have ended. Nothing is refused before `FEWEST` voices have been heard.
+   probably have ended. Nothing is refused before `FEWEST` voices have been heard, to their ends or for more
+   than `ENOUGH_S`: half a second after a crowd has come to a device that has just started.
 2. The last quarter of the places is for tenants that have fewer voices than an equal share (`shares`).
 3. While another tenant's voices are more than the whole device could speak, as may be if they came before
    enough was known, a newcomer's tenant may have an equal share: that much time the scheduler gives it.
@@ -26,7 +28,11 @@ from server.executor.accounts import FLOORS
 from server.executor.forecast import FEWEST
 from server.shares import Asked, must_end
 
+Heard = list[tuple[float, float]]
+"""Of each voice, the share of the device that it takes, and how many seconds it has spoken."""
+
 KEPT = 64
+ENOUGH_S = 1.0
 SHARE = 1.0 - sum(floor for job_class, floor in FLOORS.items() if job_class is not JobClass.REALTIME)
 
 
@@ -47,13 +53,14 @@ class Supply:
         if not _listened_to(job):
             return
         self._asked.note(job.tenant, now_s)
-        if len(self._heard) < FEWEST:
-            return
         speaking = [other for other in live if _listened_to(other)]
+        heard = self._known(speaking)
+        if len(heard) < FEWEST:
+            return
         held = Counter(other.tenant for other in speaking)
-        own, places, about = held.pop(job.tenant, 0), self._places(SHARE), self._asked.about(held, now_s)
+        own, places, about = held.pop(job.tenant, 0), _places(heard, SHARE), self._asked.about(held, now_s)
         count = len(speaking)
-        if max(held.values(), default=0) > self._places(1.0):
+        if max(held.values(), default=0) > _places(heard, 1.0):
             why = _kept(count, own)
             behind = own + 1 - max(1, places // about)
             speaking = [other for other in speaking if other.tenant == job.tenant]
@@ -62,24 +69,34 @@ class Supply:
             why = f"with {count + 1} voices at once, listeners would run dry" if full else _kept(count, own)
             behind = max(count + 1 - places, must_end(own, about, count, places))
         if behind > 0:
-            when_s = self._ended_s(speaking, behind, now_s)
+            when_s = _ended_s(heard, speaking, behind, now_s)
             raise Exhausted(f"{job.pipeline}: {why}", retry_after_s=max(0.1, when_s))
 
-    def _places(self, share: float) -> int:
-        """How many voices this share of the device keeps supplied: n medians, and the root of n squares of
-        what lies between median and p90."""
-        costs = sorted(cost for cost, _ in self._heard)
-        median, high = costs[len(costs) // 2], costs[len(costs) * 9 // 10]
-        more = high - median
-        root = 2 * share / (more + math.sqrt(more * more + 4 * median * share))
-        return max(1, math.floor(root * root + 1e-9))
+    def _known(self, speaking: list[Job]) -> Heard:
+        """Voices that were heard to their ends; while those are few, also who speaks, half way through as far
+        as anybody knows."""
+        if len(self._heard) >= FEWEST:
+            return list(self._heard)
+        begun = [job for job in speaking if job.given_s > ENOUGH_S]
+        return [*self._heard, *((job.served_ms / job.given_s / 1000, 2 * job.given_s) for job in begun)]
 
-    def _ended_s(self, voices: list[Job], count: int, now_s: float) -> float:
-        """Until so many of the voices will have ended, if they say as much as they usually do."""
-        lengths = sorted(length for _, length in self._heard)
-        usual_s = lengths[len(lengths) // 2]
-        left_s = sorted(usual_s - (now_s - each.arrived_s) for each in voices)
-        return left_s[min(count, len(left_s)) - 1]
+
+def _places(heard: Heard, share: float) -> int:
+    """How many voices this share of the device keeps supplied: n medians, and the root of n squares of what
+    lies between median and p90."""
+    costs = sorted(cost for cost, _ in heard)
+    median, high = costs[len(costs) // 2], costs[len(costs) * 9 // 10]
+    more = high - median
+    root = 2 * share / (more + math.sqrt(more * more + 4 * median * share))
+    return max(1, math.floor(root * root + 1e-9))
+
+
+def _ended_s(heard: Heard, voices: list[Job], count: int, now_s: float) -> float:
+    """Until so many of the voices will have ended, if they say as much as they usually do."""
+    lengths = sorted(length for _, length in heard)
+    usual_s = lengths[len(lengths) // 2]
+    left_s = sorted(usual_s - (now_s - each.arrived_s) for each in voices)
+    return left_s[min(count, len(left_s)) - 1]
 
 
 def _kept(count: int, own: int) -> str:

@@ -13,7 +13,7 @@ from pipelines.messages import Done, Failed, JobClass, Promote, SpeechRequest, S
 from pipelines.speech.loading import LoadedSpeaker
 from pipelines.speech.pipeline import SpeechPipeline
 from server.executor.forecast import FEWEST
-from server.executor.supply import KEPT, Supply
+from server.executor.supply import ENOUGH_S, KEPT, Supply
 from server.shares import ABOUT_S
 from tests.pipelines.speech.fake_speaker import FakeSpeaker
 from tests.server.executor.bench import Bench
@@ -74,6 +74,35 @@ def test_who_comes_in(what: str, share: float, live: list[Job], new: Job, fits: 
 
 def test_nobody_is_refused_before_enough_was_heard() -> None:
     taught(0.4, times=FEWEST - 1).check(voice(1), [voice(n) for n in range(9)], 0.0)
+
+
+@pytest.mark.parametrize(("ended", "given_s", "fits"), [(0, 2.0, False), (3, 2.0, False), (0, 1.0, True)])
+def test_before_five_have_ended_those_who_speak_show_what_voices_cost(
+    ended: int, given_s: float, fits: bool
+) -> None:
+    """Each takes 0.15 of the device, so that four could be kept supplied; six came at once when nothing was
+    known."""
+    supply, live = taught(0.15, times=ended), [voice(number) for number in range(6)]
+    for each in live:
+        each.served_ms, each.given_s = 150 * given_s, given_s
+    if fits:
+        supply.check(voice(9), live, 1.0)
+        return
+    with pytest.raises(Exhausted, match="with 7 voices at once") as raised:
+        supply.check(voice(9), live, 1.0)
+    assert raised.value.retry_after_s == pytest.approx(3.0), "they are taken to be half way through"
+
+
+def test_a_crowd_that_comes_to_a_new_device_is_let_in_until_the_first_are_heard() -> None:
+    """Long before the first has ended."""
+    bench = Bench(SpeechPipeline("speech", LoadedSpeaker(FakeSpeaker(), "fake", 0)), yield_ms=3.0)
+    crowd = [bench.submit(R, SpeechRequest(), pipeline="speech", first=TEXT, credits=16) for _ in range(8)]
+    bench.run()
+    assert all(job.given_s > ENOUGH_S for job in bench.executor._book.live("speech"))
+    late = bench.submit(R, SpeechRequest(), pipeline="speech", first=TEXT)
+    bench.executor.step()
+    assert not any(isinstance(chunk, Done | Failed) for job in crowd for chunk in bench.chunks(job))
+    assert [type(chunk) for chunk in bench.chunks(late)] == [Failed]
 
 
 def test_it_says_when_the_first_will_have_ended() -> None:
