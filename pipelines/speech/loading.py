@@ -48,7 +48,7 @@ def load_speaker(folder: Path, device: str = "cpu") -> LoadedSpeaker:
     try:
         loaded = _FAMILIES[family](folder, device)
     except (OSError, ValueError, RuntimeError, KeyError, EOFError, LZMAError, SafetensorError) as error:
-        raise ModelBroken(f"{folder}: {error}") from error
+        raise ModelBroken(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
     with torch.inference_mode():
         warm_up(loaded.speaker)
     return loaded

@@ -103,8 +103,16 @@ def read_json(path: Path) -> dict[str, Any]:
 def load_config(folder: Path) -> ModelConfig:
     """Read and check `config.json`; end tokens come from `generation_config.json` where there is one.
 
-    Raises: ModelBroken naming file and field, Unsupported naming the field.
+    Raises: ModelBroken, Unsupported; both name file and field.
     """
+    try:
+        return _read(folder)
+    except Unsupported as error:
+        raise Unsupported(f"{folder}/{error.message}", field=error.field) from error
+
+
+def _read(folder: Path) -> ModelConfig:
+    """Raises: ModelBroken, Unsupported, which begins with the file's bare name."""
     path = folder / "config.json"
     raw = read_json(path)
     family = _family(raw)
@@ -187,7 +195,7 @@ def _experts(raw: dict[str, Any], family: Family, reader: _Reader) -> ExpertsCon
     count = reader.size("num_experts" if "num_experts" in raw else "num_local_experts")
     taken = reader.size("num_experts_per_tok")
     if taken > count:
-        raise ModelBroken(f"config.json: num_experts_per_tok {taken} of {count} experts")
+        raise ModelBroken(f"{reader.path}: num_experts_per_tok {taken} of {count} experts")
     normalised = raw["model_type"] == "mixtral" or bool(raw.get("norm_topk_prob", False))
     return ExpertsConfig(count, taken, reader.size(family.experts.width_field), normalised)
 
@@ -195,14 +203,14 @@ def _experts(raw: dict[str, Any], family: Family, reader: _Reader) -> ExpertsCon
 class _Reader:
     def __init__(self, raw: dict[str, Any], path: Path) -> None:
         self._raw = raw
-        self._path = path
+        self.path = path
 
     def size(self, name: str, default: int | None = None) -> int:
         value = self._raw.get(name)
         if value is None:
             value = default
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ModelBroken(f"{self._path}: {name} must be a positive whole number, got {value!r}")
+            raise ModelBroken(f"{self.path}: {name} must be a positive whole number, got {value!r}")
         return value
 
     def number(self, name: str, default: float) -> float:
@@ -210,7 +218,7 @@ class _Reader:
         if value is None:
             return default
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ModelBroken(f"{self._path}: {name} must be a number, got {value!r}")
+            raise ModelBroken(f"{self.path}: {name} must be a number, got {value!r}")
         return float(value)
 
 

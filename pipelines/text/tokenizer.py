@@ -119,17 +119,16 @@ def _template(folder: Path) -> tuple[jinja2.Template | None, dict[str, Any]]:
         for name in ("bos_token", "eos_token", "unk_token", "pad_token")
         if (value := raw.get(name)) is not None
     }
-    source = raw.get("chat_template")
-    if isinstance(source, list):
-        source = {entry["name"]: entry["template"] for entry in source}.get("default")
     file = folder / "chat_template.jinja"
-    if file.exists():
-        source, path = file.read_text(encoding="utf-8"), file
-    if source is None:
-        return None, names
     try:
-        return _environment().from_string(source), names
-    except jinja2.TemplateSyntaxError as error:
+        source = raw.get("chat_template")
+        if isinstance(source, list):
+            source = {entry["name"]: entry["template"] for entry in source}.get("default")
+        if file.exists():
+            path = file
+            source = path.read_text(encoding="utf-8")
+        return (_environment().from_string(source) if source else None), names
+    except (jinja2.TemplateSyntaxError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
         raise ModelBroken(f"{path}: chat template: {error}") from error
 
 

@@ -120,6 +120,7 @@ def test_what_we_cannot_compute_is_named(copy: Callable[..., Path], field: str, 
     with pytest.raises(Unsupported, match=field) as refused:
         load(path)
     assert refused.value.field.startswith(field)
+    assert refused.value.message.startswith(f"{path}/config.json: ")
 
 
 @pytest.mark.parametrize(

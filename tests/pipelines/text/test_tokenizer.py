@@ -97,7 +97,7 @@ def common(left: list[int], right: list[int]) -> int:
     return min(len(left), len(right))
 
 
-def edited(folders: Folders, tmp_path: Path, template: str) -> Path:
+def edited(folders: Folders, tmp_path: Path, template: object) -> Path:
     path = Path(shutil.copytree(folders(), tmp_path / "copy"))
     (path / "chat_template.jinja").unlink()
     settings = json.loads((path / "tokenizer_config.json").read_text())
@@ -123,9 +123,22 @@ def test_a_template_cannot_leave_its_sandbox(folders: Folders, tmp_path: Path) -
         ChatTokenizer(path, 320).render(HISTORY)
 
 
-def test_a_template_that_does_not_parse(folders: Folders, tmp_path: Path) -> None:
-    with pytest.raises(ModelBroken, match="chat template"):
-        ChatTokenizer(edited(folders, tmp_path, "{% for %}"), 320)
+@pytest.mark.parametrize("template", ["{% for %}", 5, ["x"], [{"name": "default"}]])
+def test_a_template_that_does_not_parse(folders: Folders, tmp_path: Path, template: object) -> None:
+    with pytest.raises(ModelBroken, match=r"tokenizer_config\.json: chat template"):
+        ChatTokenizer(edited(folders, tmp_path, template), 320)
+
+
+def test_a_template_that_is_no_text(folders: Folders, tmp_path: Path) -> None:
+    path = edited(folders, tmp_path, "x")
+    (path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ModelBroken, match=r"chat_template\.jinja: chat template"):
+        ChatTokenizer(path, 320)
+
+
+def test_an_empty_template_is_none(folders: Folders, tmp_path: Path) -> None:
+    spoken = ChatTokenizer(edited(folders, tmp_path, ""), 320).render(HISTORY)
+    assert all(message.content in spoken for message in HISTORY)
 
 
 def test_a_broken_tokenizer(folders: Folders, tmp_path: Path) -> None:
