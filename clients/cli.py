@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +21,7 @@ from clients import oneshot, options
 from clients.client import DEFAULT_TARGET, Upbeat
 from clients.errors import ClientError
 from clients.explain import explain
+from clients.launch import program
 from clients.media import BadFile
 from clients.options import Ahead, Certificate, Loras, Model, Server, Token, output, source
 
@@ -101,7 +101,8 @@ def verify(context: typer.Context) -> None:
 
 
 def _become(module: str, options: list[str]) -> None:
-    os.execv(sys.executable, [sys.executable, "-m", module, *options])
+    command, environment = program(module)
+    os.execve(command[0], [*command, *options], environment)
 
 
 @app.command()

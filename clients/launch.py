@@ -1,9 +1,10 @@
-"""Starts `python -m server` as a child process and waits until it serves."""
+"""Starts the server that lies beside this package as a child process and waits until it serves."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from clients.client import Upbeat
 from clients.errors import ClientError
 
+ROOT = Path(__file__).parents[1]
 LISTENING = re.compile(rb"listening on (\S+:\d+)")
 START_S = 240.0
 STOP_S = 15.0
@@ -24,6 +26,13 @@ class ServerFailed(Exception):
     """The server did not come up; the message ends with the last lines of its log."""
 
 
+def program(module: str) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment of a module beside this package, which what lies in the working folder
+    under the same name is not taken for."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return [sys.executable, "-P", "-m", module], os.environ | {"PYTHONPATH": path}
+
+
 @contextlib.asynccontextmanager
 async def running_server(options: Sequence[str], log: Path, start_s: float = START_S) -> AsyncIterator[str]:
     """The address of a server that serves; it is stopped (SIGTERM, then SIGKILL) on leaving.
@@ -31,10 +40,11 @@ async def running_server(options: Sequence[str], log: Path, start_s: float = STA
     options: command line of `python -m server`. log: where its output goes.
     Raises: ServerFailed, if it ends or does not serve within `start_s`.
     """
+    command, environment = program("server")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "server", *options, stdout=asyncio.subprocess.PIPE, stderr=output
+            *command, *options, env=environment, stdout=asyncio.subprocess.PIPE, stderr=output
         )
         try:
             address = await _start(process, log, start_s)

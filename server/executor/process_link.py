@@ -32,6 +32,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 # sleeps. GNU OpenMP looks 300,000 times, for milliseconds, and keeps its processor from the one it waits for
 # where others compute too.
 SPINS = 10_000
+ROOT = Path(__file__).parents[2]
 
 
 class Channel:
@@ -173,9 +174,7 @@ class ProcessLink:
         self._channel = Channel(Path(self._folder.name), number, self._receive)
         threads = self._settings.threads or os.cpu_count() or 1
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "server.executor.device_process",
+            *(sys.executable, "-P", "-m", "server.executor.device_process"),
             self._channel.address,
             str(os.getpid()),
             logging.getLevelName(logger.getEffectiveLevel()),
@@ -247,6 +246,9 @@ class ProcessLink:
 
 
 def environment(given: Mapping[str, str], threads: int) -> dict[str, str]:
-    """Of a device process. How long threads spin is the operator's to say, where he does."""
+    """Of a device process, which finds the modules that its gateway found, whatever the working folder holds.
+    How long threads spin is the operator's to say, where he does."""
     spins = {} if "OMP_WAIT_POLICY" in given else {"GOMP_SPINCOUNT": str(SPINS)}
-    return {**spins, **given, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, (str(ROOT), given.get("PYTHONPATH"))))
+    ours = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
+    return {**spins, **given, **ours}

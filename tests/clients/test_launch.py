@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from clients import launch
 from clients.launch import ServerFailed, running_server
 
 PRINTS_AND_WAITS = """
@@ -17,11 +18,12 @@ signal.pause()
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`python -m server` is, in this folder, a program that says it listens at its first option."""
+    """The server is, in this folder, a program that says it listens at its first option."""
     (tmp_path / "server").mkdir()
     (tmp_path / "server" / "__main__.py").write_text(PRINTS_AND_WAITS)
     (tmp_path / "server" / "__init__.py").touch()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "ROOT", tmp_path)
     return tmp_path
 
 
