@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
-import grpc
 import typer
 from rich.console import Console
 from upbeat.v1.types_pb2 import ImageOptions, VoiceOptions
@@ -52,13 +50,14 @@ def connected(
     work: Callable[[Upbeat], Awaitable[None]], server: str, token: str, certificate: Path | None
 ) -> None:
     """Runs `work` with a connection; errors end the program with exit code 1 and say what to do."""
+    credentials = options.trusting(certificate)
 
-    async def run(credentials: grpc.ChannelCredentials | None) -> None:
+    async def run() -> None:
         async with Upbeat(server, token=token, credentials=credentials) as upbeat:
             await work(upbeat)
 
     try:
-        asyncio.run(run(_trusting(certificate) if certificate else None))
+        asyncio.run(run())
     except ClientError as error:
         explain(error, server, errors)
     except BadFile as error:
@@ -67,21 +66,10 @@ def connected(
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         errors.print(what, style="red", markup=False, soft_wrap=True)
     except KeyboardInterrupt:
-        errors.print("stopped")
+        errors.print("\nstopped" if console.is_terminal else "stopped")
     else:
         return
     raise typer.Exit(1)
-
-
-def _trusting(certificate: Path) -> grpc.ChannelCredentials:
-    """TLS. Raises: BadFile, OSError."""
-    trusted = certificate.read_bytes()
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=trusted.decode("ascii", "ignore"))
-    except (ssl.SSLError, ValueError) as error:
-        raise BadFile(f"--ca: {certificate} holds no certificate in PEM") from error
-    return grpc.ssl_channel_credentials(trusted)
 
 
 # These two become another program, which alone knows its options, --help among them.
@@ -300,9 +288,13 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.", file_okay=False)] = Path("demo"),
     server: Annotated[str, typer.Option(metavar="ADDR", help="Use this gateway, start none.")] = "",
     ahead: Ahead = "prefill",
+    token: Token = "",
+    ca: Certificate = None,
 ) -> None:
     """One stream, three modalities: a prompt is typed and revised; text, speech and a picture come back."""
-    raise typer.Exit(demonstration.run(out, server, options.mode(ahead)))
+    mode, credentials = options.mode(ahead), options.trusting(ca)
+    access = demonstration.Access(server, token, credentials) if server else None
+    raise typer.Exit(demonstration.run(out, access, mode))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 from rich.console import Console
 
 from clients.answer import Answer
@@ -25,6 +26,7 @@ from clients.talk import Talk
 
 PAUSE_S = 0.35
 TURN_S = 120.0
+LISTEN = ("--listen", "127.0.0.1:0")
 MODALITIES: tuple[ModalityName, ...] = ("text", "speech", "image")
 
 
@@ -45,12 +47,25 @@ PROMPT = (
 )
 
 
-def run(out: Path, server: str = "", ahead: PartialPrompts = "prefill") -> int:
-    """The whole demo; returns the exit code."""
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A gateway that runs already: its address, the token it wants, and TLS where `credentials` are."""
+
+    server: str
+    token: str = ""
+    credentials: grpc.ChannelCredentials | None = None
+
+    def connect(self) -> Upbeat:
+        return Upbeat(self.server, token=self.token, credentials=self.credentials)
+
+
+def run(out: Path, access: Access | None = None, ahead: PartialPrompts = "prefill") -> int:
+    """The whole demo with that gateway, or with one of its own; returns the exit code."""
     console = Console(highlight=False)
+    server = access.server if access is not None else ""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return asyncio.run(hold(console, out, server, ahead))
+        return asyncio.run(hold(console, out, access, ahead))
     except ServerFailed as error:
         console.print(f"\nThe demo failed: {error}", style="red", markup=False)
     except ClientError as error:
@@ -65,13 +80,12 @@ def run(out: Path, server: str = "", ahead: PartialPrompts = "prefill") -> int:
     return 1
 
 
-async def hold(console: Console, out: Path, server: str, ahead: PartialPrompts) -> int:
+async def hold(console: Console, out: Path, access: Access | None, ahead: PartialPrompts) -> int:
     """One conversation, shown on `console`; returns the exit code. Raises: ClientError, ServerFailed."""
     screen = Screen(console)
     console.print("[bold]Upbeat: one stream, three modalities[/]\n")
     async with (
-        _address(console, out, server) as address,
-        Upbeat(address) as upbeat,
+        _connected(console, out, access) as upbeat,
         asyncio.timeout(TURN_S),
         upbeat.converse(modalities=MODALITIES, partial_prompts=ahead) as talk,
     ):
@@ -81,25 +95,24 @@ async def hold(console: Console, out: Path, server: str, ahead: PartialPrompts) 
 
 
 @contextlib.asynccontextmanager
-async def _address(console: Console, out: Path, server: str) -> AsyncIterator[str]:
-    """Of the server given, or of one that runs as long as the demo does; ready to serve."""
+async def _connected(console: Console, out: Path, access: Access | None) -> AsyncIterator[Upbeat]:
+    """To the gateway given, or to one that runs as long as the demo does; ready to serve."""
     log = out / "server.log"
-    what = f"waiting for {server}" if server else "starting the server with the embedded models"
+    what = f"waiting for {access.server}" if access else "starting the server with the embedded models"
     if not console.is_terminal:
         console.print(f"{what} ...")
     began_s = asyncio.get_running_loop().time()
     async with contextlib.AsyncExitStack() as stack:
         with console.status(what):
-            if server:
-                async with asyncio.timeout(START_S):
-                    await serving(server)
-                address = server
-            else:
-                address = await stack.enter_async_context(running_server(("--listen", "127.0.0.1:0"), log))
+            where = "" if access else f", log in {log}"
+            if access is None:
+                access = Access(await stack.enter_async_context(running_server(LISTEN, log)))
+            upbeat = await stack.enter_async_context(access.connect())
+            async with asyncio.timeout(START_S):
+                await serving(upbeat)
         took_s = asyncio.get_running_loop().time() - began_s
-        where = "" if server else f", log in {log}"
-        console.print(f"The server is up after {took_s:.1f} s on {address}{where}\n")
-        yield address
+        console.print(f"The server is up after {took_s:.1f} s on {access.server}{where}\n")
+        yield upbeat
 
 
 async def _type(talk: Talk, screen: Screen) -> None:

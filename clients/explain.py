@@ -50,6 +50,8 @@ def explain(error: ClientError, server: str, console: Console) -> None:
         console.print(f"The option at fault is {option}.", markup=False)
     elif error.field and error.field not in error.message:
         console.print(f"The field at fault is {error.field}.", markup=False)
+    if error.code == "UNAUTHENTICATED":
+        console.print("Give it one with --token or in UPBEAT_TOKEN.", markup=False)
     if error.retry_after_s:
         console.print(f"Try again in {error.retry_after_s:.0f} s.", markup=False)
     console.print(f"({error.code}{', ' + error.reason if error.reason else ''})", style="dim", markup=False)

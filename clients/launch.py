@@ -60,7 +60,8 @@ async def _start(process: asyncio.subprocess.Process, log: Path, start_s: float)
     try:
         async with asyncio.timeout(start_s):
             address = await _address(process)
-            await serving(address, lambda: process.returncode is None)
+            async with Upbeat(address) as upbeat:
+                await serving(upbeat, lambda: process.returncode is None)
             return address
     except TimeoutError as error:
         raise ServerFailed(f"the server does not serve after {start_s:.0f} s\n{_tail(log)}") from error
@@ -83,20 +84,19 @@ async def _address(process: asyncio.subprocess.Process) -> str:
     raise _Ended
 
 
-async def serving(address: str, alive: Callable[[], bool] = lambda: False) -> None:
-    """Waits until the server at `address` serves; one that cannot be reached is waited for while `alive`.
+async def serving(upbeat: Upbeat, alive: Callable[[], bool] = lambda: False) -> None:
+    """Waits until the gateway serves; one that cannot be reached is waited for while `alive`.
 
     Raises: ClientError.
     """
-    async with Upbeat(address) as upbeat:
-        while True:
-            try:
-                if await upbeat.health() == "SERVING":
-                    return
-            except ClientError as error:
-                if not (error.connection_lost and alive()):
-                    raise
-            await asyncio.sleep(POLL_S)
+    while True:
+        try:
+            if await upbeat.health() == "SERVING":
+                return
+        except ClientError as error:
+            if not (error.connection_lost and alive()):
+                raise
+        await asyncio.sleep(POLL_S)
 
 
 async def _drain(process: asyncio.subprocess.Process) -> None:

@@ -49,7 +49,10 @@ def read_wav(path: Path) -> tuple[bytes, int]:
                 raise BadFile(f"{path}: must be mono with 16 bits, not {shape}")
             return file.readframes(file.getnframes()), file.getframerate()
     except (wave.Error, EOFError) as error:
-        raise BadFile(f"{path}: not a WAV file ({str(error) or 'it ends too soon'})") from error
+        why = str(error) or "it ends too soon"
+        if why.startswith("unknown format"):
+            raise BadFile(f"{path}: must be mono with 16 bits, as plain PCM ({why})") from error
+        raise BadFile(f"{path}: not a WAV file ({why})") from error
     except OSError as error:
         raise BadFile(f"{path}: {error.strerror}") from error
 

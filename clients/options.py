@@ -6,9 +6,11 @@ What the server checks is left to it: `explain` names the option of the field th
 from __future__ import annotations
 
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated, get_args
 
+import grpc
 import typer
 from upbeat.v1.types_pb2 import CacheLevel, LoraWeight, ReferenceImage, Sampling
 
@@ -46,7 +48,14 @@ Server = Annotated[
 Token = Annotated[str, typer.Option(envvar="UPBEAT_TOKEN", help="Bearer token, where the gateway wants one.")]
 Certificate = Annotated[
     Path | None,
-    typer.Option("--ca", metavar="FILE", envvar="UPBEAT_CA", help="Speak TLS, trusting this PEM file."),
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        envvar="UPBEAT_CA",
+        help="Speak TLS, trusting this PEM file.",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 Ahead = Annotated[
     str,
@@ -63,6 +72,20 @@ Loras = Annotated[
         help="A LoRA add-on that `upbeat models` lists, weight -8 to 8, default 1; at most 8 of them.",
     ),
 ]
+
+
+def trusting(certificate: Path | None) -> grpc.ChannelCredentials | None:
+    """TLS by `--ca`. Raises: typer.BadParameter, OSError."""
+    if certificate is None:
+        return None
+    trusted = certificate.read_bytes()
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=trusted.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
+        words = f"{certificate} holds no certificate in PEM"
+        raise typer.BadParameter(words, param_hint="--ca") from error
+    return grpc.ssl_channel_credentials(trusted)
 
 
 def mode(name: str) -> PartialPrompts:

@@ -127,9 +127,9 @@ async def serve(config: Config, link: Link) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: (hurried if wanted.is_set() else wanted).set())
     try:
+        _metrics(server, config)
         await _until(asyncio.create_task(server.start()), wanted)
         if not wanted.is_set():
-            _metrics(server, config)
             print(f"listening on {_address(config, server.port)}", flush=True)
             await wanted.wait()
             await _until(asyncio.create_task(server.drain()), hurried)

@@ -59,14 +59,11 @@ async def test_the_servers_refusal_is_told_with_option_and_time(target: str, scr
         assert words in output
 
 
-@pytest.mark.parametrize(
-    ("option", "words"),
-    [(["--ca", __file__], "test_cli.py holds no certificate in PEM"), (["--token", "ü"], "printable ASCII")],
-)
-def test_what_no_call_could_be_made_with_is_told(option: list[str], words: str) -> None:
-    result = CliRunner().invoke(app, ["models", "--server", "127.0.0.1:1", *option], env={"COLUMNS": "200"})
+def test_what_no_call_could_be_made_with_is_told() -> None:
+    arguments = ["models", "--server", "127.0.0.1:1", "--token", "ü"]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == 1
-    assert words in result.output
+    assert "printable ASCII" in result.output
 
 
 async def test_what_is_no_text_is_told(target: str) -> None:

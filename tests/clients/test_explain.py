@@ -45,6 +45,10 @@ def test_the_option_is_named_in_place_of_the_field() -> None:
     assert "The field at fault is commit.text." in told(ClientError("X", "too long", field="commit.text"))
 
 
+def test_how_to_bring_a_token() -> None:
+    assert "--token" in told(ClientError("UNAUTHENTICATED", "this server wants a token"))
+
+
 def test_why_there_is_no_gateway() -> None:
     said = told(ClientError("UNAVAILABLE", "failed to connect; last error: UNKNOWN: Tls handshake failed"))
     assert said.splitlines()[:2] == ["There is no gateway at here:1.", "(UNKNOWN: Tls handshake failed)"]

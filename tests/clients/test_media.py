@@ -24,10 +24,14 @@ def test_other_sound_is_refused_in_words(tmp_path: Path) -> None:
         file.setsampwidth(2)
         file.setframerate(8_000)
         file.writeframes(b"\0\0\0\0")
+    floats = tmp_path / "floats.wav"
+    write_wav(floats, [b"\0\0"], 8_000)
+    floats.write_bytes(floats.read_bytes().replace(b"fmt \x10\0\0\0\x01", b"fmt \x10\0\0\0\x03"))
     (tmp_path / "text.wav").write_text("no sound")
     (tmp_path / "short.wav").write_bytes(b"hi\n")
     refusals = {
         "stereo.wav": "mono",
+        "floats.wav": r"plain PCM \(unknown format: 3\)",
         "text.wav": "not a WAV",
         "short.wav": "it ends too soon",
         "none.wav": "No such file",

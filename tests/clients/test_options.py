@@ -80,6 +80,8 @@ def test_what_an_answer_must_follow(tmp_path: Path) -> None:
         ("chat --schema gone.json", ("--schema", "does not exist")),
         ("chat --ahead far", ("--ahead", "think_ahead")),
         (f"demo --out {__file__}", ("--out", "is a file")),
+        (f"demo --ca {__file__}", ("--ca", "test_options.py holds no certificate in PEM")),
+        ("models --ca gone.pem", ("--ca", "does not exist")),
     ],
 )
 def test_refusals_name_the_option(arguments: str, words: tuple[str, str]) -> None:

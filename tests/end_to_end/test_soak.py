@@ -89,7 +89,8 @@ async def killer(address: str, pid: int, until_s: float) -> int:
         await asyncio.sleep(SOAK_S / 4)
         os.kill(children(pid)[0], signal.SIGKILL)
         killed += 1
-        await serving(address, lambda: True)
+        async with Upbeat(address) as upbeat:
+            await serving(upbeat, lambda: True)
     return killed
 
 

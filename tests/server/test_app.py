@@ -71,6 +71,23 @@ async def test_a_port_that_is_taken() -> None:
         await server.stop()
 
 
+def test_a_metrics_port_that_is_taken_is_told_before_models_are_loaded() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        options = ("--listen", "127.0.0.1:0", "--metrics-port", str(taken.getsockname()[1]))
+        ended = subprocess.run(
+            [sys.executable, "-m", "server", *options],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
+    assert ended.returncode == 1
+    assert "error: metrics.port: " in ended.stderr
+    assert "loading" not in ended.stderr
+
+
 async def test_models_that_cannot_be_loaded() -> None:
     class Broken(FakeLink):
         async def start(self) -> None:
