@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -81,7 +82,7 @@ class PrefixIndex:
         if blocks <= 0 or self._all_used_at == self._pool.loosened:
             return 0
         idle = (key for key, block in self._blocks.items() if self._pool.count(block) == 1)
-        dropped = [key for key, _ in zip(idle, range(blocks), strict=False)]
+        dropped = list(islice(idle, blocks))
         for key in dropped:
             block = self._blocks.pop(key)
             self._held.remove(block)

@@ -116,14 +116,17 @@ class AheadAccounts:
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[float, float]] = {}
+        self._most = SESSIONS_KEPT
 
     def charge(self, session: str, ms: float, now_s: float) -> None:
         """A row that runs ahead has used the device."""
         self._held[session] = (self._level(session, now_s) - ms, now_s)
-        if len(self._held) > SESSIONS_KEPT:
+        if len(self._held) > self._most:
             full = [each for each in self._held if self._level(each, now_s) >= AHEAD_BURST_MS]
             for each in full:
                 del self._held[each]
+            # Where few are, looking again at each charge would cost milliseconds.
+            self._most = max(SESSIONS_KEPT, 2 * len(self._held))
 
     def free_s(self, session: str, now_s: float) -> float:
         """From when on the session owes nothing; -inf if it does not."""

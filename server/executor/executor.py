@@ -44,6 +44,10 @@ PAUSE_SHARE = 0.02
 """Of the promised delay: yields that come sooner after the last one are passed over. Listening at each of
 them, several a millisecond, took a tenth of the device's time."""
 
+IDLE_S, MEMORY_S = 0.05, 0.001
+"""How long to sleep where nothing can run, and where somebody waits for memory: it comes back by an event of
+the device, which wakes nobody (rule 7)."""
+
 Emit = Callable[[Job, Emitted], None]
 
 
@@ -114,7 +118,7 @@ class DeviceExecutor:
         self._activations.open()
         while not self._stopping:
             if not self.step():
-                self.inbox.wait(0.05)
+                self.inbox.wait(MEMORY_S if self._suspended.blocked else IDLE_S)
         self._suspended.end_all()
         self._book.end_all()
         self._device.collect()
@@ -153,14 +157,15 @@ class DeviceExecutor:
     # --- inbox ----------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        """Take what has arrived, for at most half a promised delay; the rest waits for the next yield."""
+        """Take what has arrived, for at most half a promised delay; the rest waits for the next yield. What
+        the device has given back by then is there for it."""
+        if self._device.collect():
+            self._suspended.blocked.clear()
         until_s = self._cpu_clock() + self._budget.gap_ms / 2000
         for arrival in self.inbox.take():
             self._receive(arrival)
             if self._cpu_clock() >= until_s:
                 break
-        if self._device.collect():
-            self._suspended.blocked.clear()
         if self._tracer.on and self._clock() >= self._trace_until_s:
             self._send_trace(self._tracer.finish())
 

@@ -185,6 +185,8 @@ def test_a_full_pool_is_not_searched_again_until_somebody_lets_go() -> None:
     assert index.shrink(2) == 1 and pool.free == 1
     pool.asked = 0
     assert index.shrink(0) == index.shrink(-3) == index.shrink(1) == 0 and pool.asked == 0
+    pool.drop(blocks[7])
+    assert index.shrink(1) == 1 and pool.asked == 1, "nor beyond what was asked for"
 
 
 def keys(tenant: str, tokens: list[int]) -> list[bytes]:

@@ -9,6 +9,8 @@ from functools import partial
 
 import pytest
 
+from pipelines.contract import Job
+from pipelines.errors import Exhausted
 from pipelines.messages import (
     DeviceTimings,
     Done,
@@ -17,8 +19,10 @@ from pipelines.messages import (
     JobClass,
     Promote,
     PromptRevision,
+    Stop,
     TokenChunk,
 )
+from server.executor.executor import IDLE_S, MEMORY_S
 from tests.server.executor.bench import Bench, InstantDevice
 from tests.server.executor.toy import ToyPipeline, request
 
@@ -218,6 +222,45 @@ def test_rule_7_memory_returns_by_event() -> None:
     device.hold = False
     bench.executor.step()
     assert toy.released == [1] and toy.used == 0
+
+
+def test_rule_7_what_came_back_is_there_for_who_arrives() -> None:
+    """The gateway knows that the job is gone, and sends the next one: it found the place still taken."""
+
+    class OnePlace(ToyPipeline):
+        def admit(self, job: Job, prepared: object) -> None:
+            if self.admitted:
+                raise Exhausted("one place")
+            ToyPipeline.admit(self, job, prepared)
+
+    device = InstantDevice()
+    bench = Bench(OnePlace(), device=device)
+    device.hold = True
+    bench.submit()
+    bench.run()
+    device.hold = False
+    later = bench.submit()
+    bench.run()
+    assert isinstance(bench.chunks(later)[-1], Done)
+
+
+def test_rule_7_who_waits_for_memory_does_not_sleep_long() -> None:
+    device, slept = InstantDevice(), list[float]()
+    bench = Bench(ToyPipeline(room=1), device=device)
+    device.hold = True
+    bench.submit()
+    bench.run()
+    waiting = bench.submit()
+
+    def wait(timeout_s: float) -> None:
+        slept.append(timeout_s)
+        device.hold = False
+        if bench.chunks(waiting):
+            bench.send(Stop())
+
+    bench.executor.inbox.wait = wait  # type: ignore[method-assign]
+    bench.executor.run()
+    assert slept[0] == MEMORY_S and slept[-1] == IDLE_S
 
 
 def test_rule_8_every_stretch_of_launches_is_bounded() -> None:

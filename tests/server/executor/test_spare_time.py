@@ -101,6 +101,23 @@ def test_sessions_out_of_debt_are_forgotten() -> None:
     assert len(accounts._held) <= SESSIONS_KEPT + 1
 
 
+def test_where_none_is_out_of_debt_they_are_not_looked_through_at_each_charge() -> None:
+    class Counting(AheadAccounts):
+        looked = 0
+
+        def _level(self, session: str, now_s: float) -> float:
+            self.looked += 1
+            return super()._level(session, now_s)
+
+    accounts = Counting()
+    for number in range(3 * SESSIONS_KEPT):
+        accounts.charge(str(number), 1.0, 0.0)
+    assert accounts.looked < 10 * SESSIONS_KEPT
+    for number in range(6 * SESSIONS_KEPT):
+        accounts.charge(str(number), 1.0, 100.0 + number)
+    assert len(accounts._held) <= SESSIONS_KEPT + 1
+
+
 def test_rows_pay_for_their_own_part_of_a_slice() -> None:
     scheduler = Scheduler(DELAY_MS)
     long, short, gone = job(1, tenant="long"), job(2, tenant="short"), job(3, tenant="gone")
