@@ -1,6 +1,14 @@
 """Clients of the gateway; they know the wire contract and nothing of the server."""
 
-from upbeat.v1.types_pb2 import ImageOptions, ModelChoice, Sampling, ServiceOptions, VoiceOptions
+from upbeat.v1.types_pb2 import (
+    ImageOptions,
+    LoraWeight,
+    ModelChoice,
+    ReferenceImage,
+    Sampling,
+    ServiceOptions,
+    VoiceOptions,
+)
 
 from clients.client import Upbeat
 from clients.errors import ClientError
@@ -15,8 +23,10 @@ __all__ = [
     "Event",
     "Image",
     "ImageOptions",
+    "LoraWeight",
     "ModelChoice",
     "Ready",
+    "ReferenceImage",
     "Sampling",
     "ServiceOptions",
     "Talk",

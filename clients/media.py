@@ -41,13 +41,14 @@ def write_wav(path: Path, pieces: Iterable[bytes], sample_rate: int) -> float:
 
 
 def read_wav(path: Path) -> tuple[bytes, int]:
-    """PCM16 and sample rate of a mono 16-bit WAV file. Raises: BadFile."""
+    """PCM16 and sample rate of a mono 16-bit WAV file, of what is there where it was cut. Raises: BadFile."""
     try:
         with wave.open(str(path), "rb") as file:
             if file.getnchannels() != 1 or file.getsampwidth() != 2:
                 shape = f"{file.getnchannels()} channels of {8 * file.getsampwidth()} bits"
                 raise BadFile(f"{path}: must be mono with 16 bits, not {shape}")
-            return file.readframes(file.getnframes()), file.getframerate()
+            pcm16 = file.readframes(file.getnframes())
+            return pcm16[: len(pcm16) & ~1], file.getframerate()
     except (wave.Error, EOFError) as error:
         why = str(error) or "it ends too soon"
         if why.startswith("unknown format"):

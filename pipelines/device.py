@@ -15,6 +15,8 @@ from typing import Protocol
 
 import torch
 
+from pipelines.errors import InvalidRequest
+
 SEGMENTS_IN_FLIGHT = 2
 ACTIVATIONS_SHARE = 0.9
 
@@ -148,5 +150,11 @@ def _over(event: torch.cuda.Event) -> bool:
 
 
 def open_device(name: str, threads: int) -> Device:
-    """ "cpu" or "cuda[:N]"."""
-    return CpuDevice(threads) if name == "cpu" else CudaDevice(name)
+    """ "cpu" or "cuda[:N]". Raises: InvalidRequest where torch finds no such GPU."""
+    if name == "cpu":
+        return CpuDevice(threads)
+    found = torch.cuda.device_count()
+    if (torch.device(name).index or 0) >= found:
+        words = f"{name} is not there: torch {torch.__version__} finds {found} GPUs"
+        raise InvalidRequest("device.device", words)
+    return CudaDevice(name)

@@ -67,7 +67,7 @@ class RunningServer:
                 else self._server.add_insecure_port(config.listen)
             )
         except RuntimeError as error:
-            words = f"cannot listen on {config.listen}: it is taken, or this machine has no such address"
+            words = f"cannot listen on {config.listen}: it is taken, forbidden, or no address of this machine"
             raise InvalidRequest("listen", words) from error
         await self._server.start()
         self.gateway.link.on_change(self._device_changed)

@@ -116,6 +116,10 @@ class Config(Section, frozen=True):
             raise InvalidRequest("log_level", f"DEBUG, INFO, WARNING or ERROR, not {self.log_level!r}")
         if len({tenant.token for tenant in self.tenants}) < len(self.tenants):
             raise InvalidRequest("tenants.token", "two tenants have the same token")
+        if self.tenants and not (self.tls is not None and self.tls.client_ca):
+            strangers = set(self.diagnostics) - {tenant.name for tenant in self.tenants}
+            if strangers:
+                raise InvalidRequest("diagnostics", f"no tenant is called {min(strangers)!r}")
         if not self.insecure and not is_local(self.listen):
             self._check_public()
 

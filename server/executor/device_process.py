@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 import zmq
@@ -32,6 +32,9 @@ from server.executor.process_guard import die_with_parent
 from server.executor.scheduler import Scheduler
 from server.executor.settings import DeviceSettings
 from server.executor.uplink import Uplink
+
+if TYPE_CHECKING:
+    from pipelines.device import Device
 
 logger = logging.getLogger("upbeat.device")
 STATS_EVERY_S = 1.0
@@ -56,8 +59,6 @@ class DeviceProcess:
     """Wires intake, executor and uplink to the two sockets."""
 
     def __init__(self, settings: DeviceSettings, address: str, parent_pid: int) -> None:
-        from pipelines.device import open_device
-
         self._context = zmq.Context()
         self._down = self._context.socket(zmq.PULL)
         self._down.connect(address + ".down")
@@ -66,18 +67,20 @@ class DeviceProcess:
         self._up_lock = threading.Lock()
         self._settings = settings
         self._parent_pid = parent_pid
-        self._device = open_device(settings.device, settings.threads)
 
     def main(self) -> None:
         """Load, serve until Stop."""
+        from pipelines.device import open_device
+
         try:
+            device = open_device(self._settings.device, self._settings.threads)
             pipelines = load_all(plan_of(self._settings), lambda what: logger.info("loading %s", what))
         except UpbeatError as error:
             self._send(LoadFailed(error.message))
             time.sleep(0.2)
             raise SystemExit(2) from None
         settle()
-        self._serve(pipelines)
+        self._serve(pipelines, device)
 
     def end(self) -> NoReturn:
         """Ends the process once all is sent, without the interpreter's teardown: it takes long, and
@@ -86,13 +89,13 @@ class DeviceProcess:
         logging.shutdown()
         os._exit(0)
 
-    def _serve(self, pipelines: dict[str, Pipeline]) -> None:
+    def _serve(self, pipelines: dict[str, Pipeline], device: Device) -> None:
         settings = self._settings
         uplink = Uplink(self._send, lambda job_id: intake.forget(job_id))
         executor = DeviceExecutor(
             pipelines,
             Scheduler(settings.promised_delay_ms),
-            self._device,
+            device,
             Budget(settings.slice_ms, settings.promised_delay_ms),
             uplink.emit,
             released=uplink.drop,

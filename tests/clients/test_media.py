@@ -15,6 +15,8 @@ def test_sound_survives_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     assert write_wav(path, [b"\1\0", b"\2\0"], 8_000) == 2 / 8_000
     assert read_wav(path) == (b"\1\0\2\0", 8_000)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read_wav(path) == (b"\1\0", 8_000)
 
 
 def test_other_sound_is_refused_in_words(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipelines.device import CpuDevice, CudaDevice, open_device
+from pipelines.errors import InvalidRequest
 
 
 def test_inference_mode_stays_on_for_the_thread() -> None:
@@ -69,6 +70,7 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
     """What was set as the thread's device; torch's own takes none without an index."""
     found: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     return found
 
 
@@ -92,6 +94,12 @@ def test_the_loading_thread_launches_on_the_device_too(
 ) -> None:
     open_device(name, 1)
     assert [each.index for each in devices] == [index]
+
+
+def test_a_gpu_that_is_not_there_is_named(devices: list[torch.device]) -> None:
+    with pytest.raises(InvalidRequest, match=r"device\.device: cuda:4 is not there: torch .* finds 4 GPUs"):
+        open_device("cuda:4", 1)
+    assert devices == []
 
 
 def test_at_most_two_segments_are_in_flight(cuda: CudaDevice) -> None:

@@ -61,6 +61,10 @@ def test_a_whole_file(tmp_path: Path) -> None:
         ("[[tenants]]\nname = 'a'\ntoken = ' 0123456789abcdef'", r"tenants.token: printable ASCII"),
         ("[device]\nthreads = 4096", r"device.threads"),
         ("listen = ", "not TOML"),
+        (
+            f"diagnostics = ['acmé']\n[[tenants]]\nname = 'acme'\ntoken = '{TOKEN}'",
+            "diagnostics: no tenant is called 'acmé'",
+        ),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
