@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -36,7 +36,7 @@ from upbeat.v1.types_pb2 import (
     VoiceOptions,
 )
 
-from clients.errors import ClientError, Ending, translated
+from clients.errors import ClientError, Ending, count, one_of, translated
 from clients.events import Audio, Done, Event, Image, Reader, Response, Token, Transcript
 from clients.talk import Talk
 
@@ -51,7 +51,8 @@ OPTIONS = (
 
 ModalityName = Literal["text", "speech", "image"]
 PartialPrompts = Literal["off", "prefill", "answer_ahead", "think_ahead"]
-Message = tuple[Literal["system", "user", "assistant"], str]
+RoleName = Literal["system", "user", "assistant"]
+Message = tuple[RoleName, str]
 Kind = TypeVar("Kind", bound=Event)
 
 
@@ -76,18 +77,26 @@ class Upbeat:
         self.target = target
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._credentials = credentials
+        self._open: grpc.aio.Channel | None = None
 
     async def __aenter__(self) -> Self:
         if self._credentials is None:
-            self._channel = grpc.aio.insecure_channel(self.target, options=OPTIONS)
+            self._open = grpc.aio.insecure_channel(self.target, options=OPTIONS)
         else:
-            self._channel = grpc.aio.secure_channel(self.target, self._credentials, options=OPTIONS)
+            self._open = grpc.aio.secure_channel(self.target, self._credentials, options=OPTIONS)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._channel.close()
+        channel, self._open = self._channel, None
+        await channel.close()
+
+    @property
+    def _channel(self) -> grpc.aio.Channel:
+        if self._open is None:
+            raise ClientError("FAILED_PRECONDITION", "the connection is not open: enter it with `async with`")
+        return self._open
 
     def converse(
         self,
@@ -112,7 +121,7 @@ class Upbeat:
         """
         start = gateway.ConverseStart(
             models=models,
-            modalities=[Modality.Value(f"MODALITY_{name.upper()}") for name in modalities],
+            modalities=[_modality(name) for name in modalities],
             service=service,
             sampling=sampling,
             voice=voice,
@@ -122,8 +131,8 @@ class Upbeat:
             history=_messages(history),
             thoughts=thoughts,
             emit_before_commit=emit_before_commit,
-            resume_window_ms=round(resume_window_s * 1000),
-            audio_sample_rate=audio_sample_rate,
+            resume_window_ms=count("start.resume_window_ms", round(resume_window_s * 1000)),
+            audio_sample_rate=count("start.audio_sample_rate", audio_sample_rate),
             commit_on_silence=commit_on_silence,
         )
         return Talk(self._conversation(), start, self._metadata, resume_window_s)
@@ -186,7 +195,11 @@ class Upbeat:
     ) -> AsyncIterator[Transcript | Done]:
         """Text from audio (pieces of mono PCM16 at `sample_rate` Hz): transcripts, then done."""
         start = gateway.TranscribeSpeechStart(
-            model=model, sample_rate=sample_rate, language=language, final_only=final_only, service=service
+            model=model,
+            sample_rate=count("start.sample_rate", sample_rate),
+            language=language,
+            final_only=final_only,
+            service=service,
         )
 
         async def requests() -> AsyncIterator[gateway.TranscribeSpeechRequest]:
@@ -299,10 +312,18 @@ async def _pieces(text: str | AsyncIterable[str]) -> AsyncIterator[str]:
 
 
 def _messages(history: Sequence[Message]) -> list[ChatMessage]:
-    return [
-        ChatMessage(role=Role.Value(f"ROLE_{role.upper()}"), content=content) for role, content in history
-    ]
+    messages = []
+    for number, (role, content) in enumerate(history):
+        one_of(f"history[{number}].role", role, get_args(RoleName))
+        messages.append(ChatMessage(role=Role.Value(f"ROLE_{role.upper()}"), content=content))
+    return messages
+
+
+def _modality(name: ModalityName) -> Modality.ValueType:
+    one_of("start.modalities", name, get_args(ModalityName))
+    return Modality.Value(f"MODALITY_{name.upper()}")
 
 
 def _partial_prompt_mode(name: PartialPrompts) -> PartialPromptMode.ValueType:
+    one_of("start.partial_prompt_mode", name, get_args(PartialPrompts))
     return PartialPromptMode.Value(f"PARTIAL_PROMPT_MODE_{name.upper()}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -36,6 +36,22 @@ class ClientError(Exception):
     def connection_lost(self) -> bool:
         """Whether no server answered, as opposed to a server that said it cannot."""
         return self.code == "UNAVAILABLE" and not self.reason
+
+
+def one_of(field: str, name: str, known: Iterable[str]) -> str:
+    """The name, where it is known. Raises: ClientError."""
+    if name not in (names := tuple(known)):
+        raise ClientError(
+            "INVALID_ARGUMENT", f"{field}: one of {', '.join(names)}, not {name!r}", field=field
+        )
+    return name
+
+
+def count(field: str, value: int) -> int:
+    """A number that the wire has room for. Raises: ClientError."""
+    if not 0 <= value < 1 << 32:
+        raise ClientError("INVALID_ARGUMENT", f"{field}: 0 to {(1 << 32) - 1}, not {value}", field=field)
+    return value
 
 
 def from_status(status: status_pb2.Status) -> ClientError:

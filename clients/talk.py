@@ -19,7 +19,7 @@ import grpc
 from upbeat.v1 import gateway_pb2 as gateway
 from upbeat.v1 import gateway_pb2_grpc as gateway_grpc
 
-from clients.errors import ClientError, Ending, translated
+from clients.errors import ClientError, Ending, count, translated
 from clients.events import Done, Event, Reader, Ready
 
 RETRY_S = 0.1
@@ -82,11 +82,12 @@ class Talk:
 
     async def revise(self, from_char: int, text: str) -> None:
         """The prompt from `from_char` (in characters) on becomes `text`."""
-        await self._send(gateway.ConverseRequest(revise=gateway.ReviseText(from_char=from_char, text=text)))
+        revision = gateway.ReviseText(from_char=count("revise.from_char", from_char), text=text)
+        await self._send(gateway.ConverseRequest(revise=revision))
 
     async def audio(self, pcm16: bytes, sample_rate: int = 0) -> None:
         """A piece of the spoken prompt: mono PCM16; sample_rate 0 for that of the start."""
-        piece = gateway.AudioInput(pcm16=pcm16, sample_rate=sample_rate)
+        piece = gateway.AudioInput(pcm16=pcm16, sample_rate=count("audio.sample_rate", sample_rate))
         await self._send(gateway.ConverseRequest(audio=piece))
 
     async def commit(self, text: str | None = None) -> None:
@@ -96,11 +97,19 @@ class Talk:
 
     async def interrupt(self, played_ms: int) -> None:
         """The listener has begun to speak, having heard `played_ms` of the turn's audio."""
-        await self._send(gateway.ConverseRequest(interrupt=gateway.InterruptTurn(played_ms=played_ms)))
+        await self._send(
+            gateway.ConverseRequest(
+                interrupt=gateway.InterruptTurn(played_ms=count("interrupt.played_ms", played_ms))
+            )
+        )
 
     async def playback(self, played_ms: int) -> None:
         """What the listener has heard; paces the audio."""
-        await self._send(gateway.ConverseRequest(playback=gateway.PlaybackPosition(played_ms=played_ms)))
+        await self._send(
+            gateway.ConverseRequest(
+                playback=gateway.PlaybackPosition(played_ms=count("playback.played_ms", played_ms))
+            )
+        )
 
     async def cancel(self, turn_id: str = "") -> None:
         """Drop the current turn, or the one named."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from upbeat.v1 import gateway_pb2 as gateway
@@ -135,6 +136,33 @@ def test_what_no_call_could_be_made_with(target: str, token: str, field: str) ->
     with pytest.raises(ClientError) as caught:
         Upbeat(target, token=token)
     assert (caught.value.code, caught.value.field) == ("INVALID_ARGUMENT", field)
+
+
+async def test_a_connection_has_to_be_entered() -> None:
+    closed = Upbeat("127.0.0.1:1")
+    async with closed:
+        pass
+    for client in (Upbeat("127.0.0.1:1"), closed):
+        with pytest.raises(ClientError, match="async with") as caught:
+            client.generate("Hi")
+        assert caught.value.code == "FAILED_PRECONDITION"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"modalities": ("video",)}, "start.modalities: one of text, speech, image, not 'video'"),
+        ({"partial_prompts": "soon"}, "start.partial_prompt_mode: one of off, .*, not 'soon'"),
+        ({"history": [("user", "Hi"), ("robot", "Ho")]}, r"history\[1\].role: one of .*, not 'robot'"),
+        ({"resume_window_s": -1}, "start.resume_window_ms: 0 to 4294967295, not -1000"),
+        ({"audio_sample_rate": -1}, "start.audio_sample_rate: 0 to"),
+    ],
+)
+async def test_what_the_wire_has_no_room_for_is_named(
+    upbeat: Upbeat, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ClientError, match=words):
+        upbeat.converse(**options)
 
 
 async def test_leaving_early_cancels_the_call(upbeat: Upbeat, script: Script) -> None:

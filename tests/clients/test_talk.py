@@ -66,6 +66,15 @@ async def test_the_prompt_travels_piece_by_piece_and_the_answer_comes_back_typed
     assert script.metadata[0]["authorization"] == "Bearer secret"
 
 
+async def test_what_the_wire_has_no_room_for_is_named(upbeat: Upbeat) -> None:
+    async with upbeat.converse() as talk:
+        with pytest.raises(ClientError, match=r"revise\.from_char: 0 to 4294967295, not -1"):
+            await talk.revise(-1, "x")
+        for report in (talk.interrupt, talk.playback):
+            with pytest.raises(ClientError, match="played_ms: 0 to 4294967295, not -5"):
+                await report(-5)
+
+
 async def test_an_image_in_parts_arrives_whole(upbeat: Upbeat, script: Script) -> None:
     script.scripts.append([image(1, b"ab", 0, True), image(2, b"cd", 1, True), done(3)])
     async with upbeat.converse(modalities=("image",)) as talk:
