@@ -44,7 +44,7 @@ async def ask(
         pcm16, rate = read_wav(path)
         if not pcm16:
             raise BadFile(f"{path}: there is no sound in it")
-        sound = _paced(pcm16, rate)
+        sound = paced(pcm16, rate)
     modalities: tuple[ModalityName, ...] = ("text", "speech") if out is not None else ("text",)
     talking = upbeat.converse(
         modalities=modalities,
@@ -102,7 +102,7 @@ async def _show(talk: Talk, console: Console, answer: Answer, speaking: asyncio.
     screen.end(answer, answer.marks.get("total", 0.0))
 
 
-async def _paced(pcm16: bytes, rate: int) -> AsyncIterator[bytes]:
+async def paced(pcm16: bytes, rate: int) -> AsyncIterator[bytes]:
     """Each piece when it has been spoken."""
     loop = asyncio.get_running_loop()
     size, began_s = 2 * round(PIECE_S * rate), loop.time()

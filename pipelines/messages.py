@@ -275,13 +275,15 @@ class ImageChunk(Value, frozen=True):
 
 
 class TranscriptChunk(Value, frozen=True):
-    """text so far of the utterance; stability 0..1; start_ms and end_ms in the input audio."""
+    """text so far of the utterance; stability 0..1; start_ms and end_ms in the input audio. paused: the
+    speaker has just fallen silent; if nothing more is said, this text will be the final one."""
 
     text: str
     stability: float
     is_final: bool
     start_ms: int = 0
     end_ms: int = 0
+    paused: bool = False
 
 
 class Usage(Value, frozen=True):

@@ -105,9 +105,9 @@ class ConverseTurn:
         if self._listening is not None:
             raise WrongState("the prompt of this turn is spoken; commit.text may replace it", field=field)
 
-    def _edited(self) -> None:
+    def _edited(self, paused: bool = False) -> None:
         foresight = self.answer.foresight
-        foresight.edited(self._desk.clock.now())
+        foresight.edited(self._desk.clock.now(), paused)
         if self.answer.ahead and not self._gathering:
             self._gathering = True
             self._later(foresight.tick_s)
@@ -154,7 +154,7 @@ class ConverseTurn:
             return
         listening.hear(chunk)
         self.prompt.replace("audio", listening.text)
-        self._edited()
+        self._edited(chunk.paused or chunk.is_final)
         if chunk.is_final and self._desk.plan.commit_on_silence and self._commit_at_s is None:
             self._understood(listening.arrival_s(chunk.end_ms, self._desk.clock.now()))
 

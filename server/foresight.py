@@ -8,6 +8,7 @@ Rules
 3. Bursts are coalesced: the longer the prompt, the longer the pause between two revisions, so that a session
    takes at most about a twentieth of the thread that prepares them. What a revision changes is charged to
    the allowance, and the next one waits until that is out of debt.
+4. Where the speaker of a spoken prompt has fallen silent, all of it is worth an answer, whatever the policy.
 Owner: the turn. No waiting; time is given.
 """
 
@@ -22,7 +23,7 @@ from pipelines.messages import Message, PromptRevision
 from pipelines.simultaneous import layout
 from pipelines.simultaneous.alignment import common_prefix
 from pipelines.simultaneous.layout import Note
-from pipelines.simultaneous.policies import Partial, Policy
+from pipelines.simultaneous.policies import Advice, Partial, Policy
 from server.allowance import Allowance
 from server.prompt import Prompt
 
@@ -46,6 +47,7 @@ class Foresight:
         self._grant = grant
         self._allowance = allowance
         self._changed_s = 0.0
+        self._paused = False
         self._text = self._before = ""
         self._sent: PromptRevision | None = None
 
@@ -54,9 +56,9 @@ class Foresight:
         """How long to gather edits."""
         return max(TICK_S, TICK_PER_CHAR_S * (self.history_chars + len(self._prompt.text)))
 
-    def edited(self, now_s: float) -> None:
-        """The prompt has changed."""
-        self._changed_s = now_s
+    def edited(self, now_s: float, paused: bool = False) -> None:
+        """The prompt has changed; `paused`: or its speaker has fallen silent."""
+        self._changed_s, self._paused = now_s, paused
 
     def partial(self, now_s: float) -> Partial:
         """What the policies see."""
@@ -68,7 +70,7 @@ class Foresight:
     def revision(self, notes: tuple[Note, ...], now_s: float) -> PromptRevision | None:
         """What is to be sent now; `again_s` then says in how long to ask again, inf for never."""
         partial = self.partial(now_s)
-        advice = self._policy(partial)
+        advice = Advice(len(partial.text), answer=True) if self._paused else self._policy(partial)
         self.again_s = advice.again_ms / 1000.0
         start = sum(len(note.piece) for note in notes)
         kept = partial.text[start : advice.keep]

@@ -6,15 +6,16 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from pocketsphinx import Endpointer
+from pocketsphinx import Vad
 
 from pipelines.finishing import to_pcm16
 from pipelines.resampling import StreamResampler
 
 SAMPLE_RATE = 16_000
 RAW_STEP_S = 0.1
-ONE_SAMPLE = b"\0\0"
-"""The endpointer does not take an empty last frame."""
+FRAME_MS = 30
+WINDOW = 10
+"""Frames: so many of speech in a row begin an utterance, so many of none end it (pocketsphinx' own rule)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class Silence:
 
 
 class Hearing:
-    """Resamples to 16 kHz and finds utterances (WebRTC's voice detector, by pocketsphinx).
+    """Resamples to 16 kHz and finds utterances: WebRTC's voice detector, by pocketsphinx, which calls the
+    first tenths of a second of quiet speech still.
 
     Owner: one job. `push` only keeps the bytes; `step` works through at most 100 ms of them.
     """
@@ -44,13 +46,15 @@ class Hearing:
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
         self._resampler = StreamResampler(sample_rate, SAMPLE_RATE)
-        self._endpointer = Endpointer(sample_rate=SAMPLE_RATE)
+        self._detector = Vad(sample_rate=SAMPLE_RATE, frame_length=FRAME_MS / 1000.0)
         self._raw = bytearray()
         self._frame = bytearray()
         self._ended = False
         self._over = False
-        self._spoken = False
-        self._given = 0
+        self._recent: deque[bytes] = deque(maxlen=WINDOW)
+        self._frames = self._loud = self._quiet = 0
+        self._speaking = False
+        self._start_ms = self._given = 0
         self.found: deque[Voiced | Silence] = deque()
 
     @property
@@ -68,6 +72,12 @@ class Hearing:
         """Whether `step` has something to do."""
         return bool(self._raw) or (self._ended and not self._over)
 
+    @property
+    def pause(self) -> bytes:
+        """In a pause, what would still be found of the utterance if nothing more is said; otherwise empty.
+        The same in each frame of the pause."""
+        return b"".join(self._last()) if self._speaking and self._quiet else b""
+
     def push(self, pcm16: bytes, *, final: bool) -> None:
         """More audio at the input's rate, whole samples."""
         self._raw += pcm16
@@ -83,28 +93,47 @@ class Hearing:
             ready = np.concatenate([ready, self._resampler.finish()])
             self._over = True
         self._frame += to_pcm16(ready).tobytes()
-        width = self._endpointer.frame_bytes
+        width = self._detector.frame_bytes
         while len(self._frame) >= width:
-            self._look(self._endpointer.process(bytes(self._frame[:width])))
+            self._look(bytes(self._frame[:width]))
             del self._frame[:width]
-        if self._over and self._endpointer.in_speech:
-            self._look(self._endpointer.end_stream(bytes(self._frame) or ONE_SAMPLE))
+        if self._over and self._speaking:
+            self._finish()
 
-    def _look(self, speech: bytes | None) -> None:
-        """`speech` is what the endpointer gave out, None outside utterances."""
-        if speech is None:
-            return
-        start_ms = round(self._endpointer.speech_start * 1000)
-        width = self._endpointer.frame_bytes
-        for at in range(0, len(speech), width):
-            if not self._spoken:
-                self._given = 0
-            piece = speech[at : at + width]
-            self._given += len(piece)
-            end_ms = start_ms + self._given * 1000 // (2 * SAMPLE_RATE)
-            self.found.append(Voiced(piece, start_ms, end_ms))
-            self._spoken = True
-        if not self._endpointer.in_speech:
-            if self._spoken:
-                self.found.append(Silence(start_ms, round(self._endpointer.speech_end * 1000)))
-            self._spoken = False
+    def _look(self, frame: bytes) -> None:
+        voiced = self._detector.is_speech(frame)
+        self._loud, self._quiet = (self._loud + 1, 0) if voiced else (0, self._quiet + 1)
+        self._recent.append(frame)
+        self._frames += 1
+        if not self._speaking and self._loud >= WINDOW:
+            self._speaking, self._given = True, 0
+            self._start_ms = FRAME_MS * (self._frames - WINDOW)
+        if self._speaking:
+            self._give(self._recent.popleft())
+        if self._speaking and self._quiet >= WINDOW:
+            self._end()
+
+    def _last(self) -> list[bytes]:
+        """Frames of the utterance that are yet to be given out, if it is over: one of quiet is among them."""
+        return list(self._recent)[: len(self._recent) - max(0, self._quiet - 1)]
+
+    def _finish(self) -> None:
+        """The audio ends in the midst of an utterance: what silence would have ended, or all there is."""
+        for frame in self._last():
+            self._give(frame)
+        if self._frame and not self._quiet:
+            self._give(bytes(self._frame))
+        self._end()
+
+    def _give(self, pcm16: bytes) -> None:
+        self._given += len(pcm16)
+        self.found.append(Voiced(pcm16, self._start_ms, self._end_ms))
+
+    def _end(self) -> None:
+        self.found.append(Silence(self._start_ms, self._end_ms))
+        self._speaking = False
+
+    @property
+    def _end_ms(self) -> int:
+        """Of what was given out of the utterance."""
+        return self._start_ms + self._given * 1000 // (2 * SAMPLE_RATE)

@@ -4,6 +4,10 @@ Two kinds of slice: "listen" looks for speech in up to 100 ms of what has come, 
 utterance is so far (each `LOOK_S` of speech, where the client wants to see it, and more rarely the longer it
 gets) or was. What a job keeps is the sound of its utterance and the tokens last found, so it costs nothing
 while its speaker is silent.
+
+A speaker who falls silent may have ended. So the first frame without speech is worth a look as well, 0.3 s
+before the silence is certain: at just what the utterance will be if nothing more is said. Its words are then
+final without another look. Looks at pauses are bounded like all others, and left out where audio waits.
 """
 
 from __future__ import annotations
@@ -38,6 +42,8 @@ FAMILY = "moonshine"
 LANGUAGES = ("en", "en-US")
 FIRST_LOOK_S, LOOK_S, LOOK_SHARE = 0.8, 0.5, 0.15
 """New speech that is worth a look: at first; later; and this share of the utterance, where that is more."""
+PAUSE_SHARE = 0.1
+"""So much of the utterance must be new since the last pause that was looked at."""
 LONGEST_S, CUT_S = 15.0, 4.0
 """A longer utterance is cut where the last `CUT_S` of it are quietest."""
 QUIET_S = 0.1
@@ -49,12 +55,14 @@ BYTES_PER_S = 2 * SAMPLE_RATE
 @dataclass(slots=True)
 class Spoken:
     """An utterance: PCM16 at 16 kHz from `start_ms` to `end_ms` of the input audio. `tokens` and `words` are
-    those of its first `looked` bytes; its first `ended` bytes are all of it (-1 while it goes on)."""
+    those of its first `looked` bytes, which may not all have been given out yet; so are the first `paused`
+    of its last pause. Its first `ended` bytes are all of it (-1 while it goes on)."""
 
     start_ms: int
     end_ms: int
     pcm16: bytearray = field(default_factory=bytearray)
     looked: int = 0
+    paused: int = 0
     ended: int = -1
     tokens: tuple[int, ...] = ()
     words: tuple[str, ...] = ()
@@ -72,17 +80,34 @@ class HeardState:
     samples: int = 0
 
     @property
+    def known(self) -> bool:
+        """Whether the utterance has ended, and just so was looked at before."""
+        return self.spoken is not None and self.spoken.ended == self.spoken.looked
+
+    @property
+    def pause(self) -> bytes:
+        """The rest of the utterance, if the pause that has begun is its end and is worth a look: one a pause,
+        once everything that has come was listened to."""
+        spoken, hearing = self.spoken, self.hearing
+        if spoken is None or spoken.ended >= 0 or not self.interim or hearing.can_step or hearing.found:
+            return b""
+        size = len(spoken.pcm16) + len(rest := hearing.pause)
+        return rest if size - spoken.paused > PAUSE_SHARE * size else b""
+
+    @property
     def wants_words(self) -> bool:
-        """Whether the utterance has ended, or so much is new that it is worth a look."""
+        """Whether the utterance has ended, may be about to, or so much is new that it is worth a look."""
         spoken = self.spoken
         if spoken is None or spoken.ended >= 0:
-            return spoken is not None
+            return spoken is not None and not self.known
+        if self.pause:
+            return True
         size, wanted_s = len(spoken.pcm16), LOOK_S if spoken.looked else FIRST_LOOK_S
         return self.interim and size - spoken.looked >= max(wanted_s * BYTES_PER_S, LOOK_SHARE * size)
 
     @property
     def can_listen(self) -> bool:
-        return self.hearing.can_step or bool(self.hearing.found) or self.hearing.over
+        return self.known or self.hearing.can_step or bool(self.hearing.found) or self.hearing.over
 
 
 class TranscriberPipeline:
@@ -183,7 +208,8 @@ class TranscriberPipeline:
         state = _state(job)
         if not state.wants_words or state.spoken is None:
             return Batch(self._info.name, "listen", (job,), 1.0)
-        return Batch(self._info.name, "words", (job,), len(state.spoken.pcm16) / BYTES_PER_S)
+        size = len(state.spoken.pcm16) + len(state.pause)
+        return Batch(self._info.name, "words", (job,), size / BYTES_PER_S)
 
     def run(self, batch: Batch) -> Iterator[Emission | None]:
         """One slice, see the module."""
@@ -215,9 +241,13 @@ class TranscriberPipeline:
         del self._jobs[job.id]
 
     def _listen(self, job: Job) -> Iterator[Emission | None]:
-        """Moves on in the audio, at most to the end of an utterance."""
+        """Moves on in the audio, at most to the end of an utterance; says one whose words are known."""
         state, request = _state(job), _request(job)
-        hearing = state.hearing
+        hearing, spoken = state.hearing, state.spoken
+        if spoken is not None and state.known:
+            if (told := _ended(state, spoken, self._model.text(spoken.tokens))) is not None:
+                yield Emission(job, told)
+            return
         if not hearing.found and hearing.can_step:
             hearing.step()
         while hearing.found and (state.spoken is None or state.spoken.ended < 0):
@@ -232,12 +262,12 @@ class TranscriberPipeline:
         state = _state(job)
         spoken = state.spoken
         assert spoken is not None
-        ended = spoken.ended >= 0
-        pcm16 = bytes(spoken.pcm16[: spoken.ended] if ended else spoken.pcm16)
+        ended, pause = spoken.ended >= 0, state.pause
+        pcm16 = bytes(spoken.pcm16[: spoken.ended] if ended else spoken.pcm16 + pause)
         samples = np.frombuffer(pcm16, "<i2").astype(np.float32) / 32768.0
         tokens = yield from self._model.tokens(samples, spoken.tokens)
         text = self._model.text(tokens)
-        told = _ended(state, spoken, text) if ended else _so_far(spoken, tokens, text, len(pcm16))
+        told = _ended(state, spoken, text) if ended else _so_far(spoken, tokens, text, pause)
         if told is not None:
             yield Emission(job, told)
 
@@ -283,15 +313,18 @@ def _ended(state: HeardState, spoken: Spoken, text: str) -> TranscriptChunk | No
     return TranscriptChunk(text, 1.0, True, spoken.start_ms, cut_ms) if text else None
 
 
-def _so_far(spoken: Spoken, tokens: tuple[int, ...], text: str, looked: int) -> TranscriptChunk | None:
-    """Commit of a look; the words where they have changed. Their stability is the share of them that stood
-    in the same place of the ones before."""
+def _so_far(spoken: Spoken, tokens: tuple[int, ...], text: str, pause: bytes) -> TranscriptChunk | None:
+    """Commit of a look; the words where they have changed, or may be the last. Their stability is the share
+    of them that stood in the same place of the ones before."""
     words, before = tuple(text.split()), spoken.words
-    spoken.looked, spoken.tokens, spoken.words = looked, tokens, words
-    if not words or words == before:
+    spoken.looked, spoken.tokens, spoken.words = len(spoken.pcm16) + len(pause), tokens, words
+    if pause:
+        spoken.paused = spoken.looked
+    if not words or (words == before and not pause):
         return None
     kept = sum(new == old for new, old in zip(words, before, strict=False))
-    return TranscriptChunk(text, kept / len(words), False, spoken.start_ms, spoken.end_ms)
+    end_ms = spoken.end_ms + len(pause) * 1000 // BYTES_PER_S
+    return TranscriptChunk(text, kept / len(words), False, spoken.start_ms, end_ms, bool(pause))
 
 
 def _expected_s(state: HeardState) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pipelines.errors import InvalidRequest, WrongState
@@ -14,14 +16,14 @@ from pipelines.messages import (
 )
 from server.foresight import TICK_S
 from server.listening import Listening
-from tests.fakes import tokens
-from tests.server.session_bench import DONE, Bench, last, listening, said
+from tests.fakes import EAR, tokens
+from tests.server.session_bench import DONE, Bench, answering, inputs, last, listening, said
 
 PCM = b"\0\0" * 1600  # 100 ms
 
 
-def _heard(text: str, final: bool, end_ms: int = 0) -> TranscriptChunk:
-    return TranscriptChunk(text, 1.0 if final else 0.5, final, 0, end_ms)
+def _heard(text: str, final: bool, end_ms: int = 0, paused: bool = False) -> TranscriptChunk:
+    return TranscriptChunk(text, 1.0 if final else 0.5, final, 0, end_ms, paused)
 
 
 def test_transcripts_are_events_and_revisions() -> None:
@@ -70,6 +72,51 @@ def test_silence_commits_at_the_last_voiced_sample() -> None:
     assert last(events).timings.first_token_ms == pytest.approx(700)
     bench.session.audio(PCM, 0)
     assert len(bench.link.submitted(TranscribeRequest)) == 2
+
+
+def _speaking(policy: str = "wait_k", **plan: Any) -> Bench:
+    """A question that is answered ahead while it is spoken; the ear's job is 1."""
+    on = answering(policy, transcription=EAR, audio_sample_rate=16_000, **plan)
+    on.session.audio(PCM, 0)
+    return on
+
+
+def _says(on: Bench, chunk: TranscriptChunk) -> list[PromptRevision]:
+    """What the device has been sent of the prompt, once the ear has said so."""
+    on.link.emit(1, chunk)
+    on.events()
+    on.clock.advance(TICK_S + 0.01)
+    return inputs(on) if on.link.submitted(TextRequest) else []
+
+
+@pytest.mark.parametrize("policy", ["wait_k", "hold_n", "sentence", "pause=5000"])
+def test_at_a_pause_all_that_was_said_is_answered_ahead(policy: str) -> None:
+    on = _speaking(policy, commit_on_silence=True)
+    _says(on, _heard("who are", False))
+    (*_, ahead) = _says(on, _heard("who are you", False, 900, paused=True))
+    assert (ahead.text, ahead.answer_tokens) == ("who are you", 256)
+    on.link.emit(2, *tokens("a friend", ahead.number))
+    assert on.events() == []
+    on.link.emit(1, _heard("who are you", True, 900))
+    assert said(on.events()) == "a friend"
+    assert inputs(on)[-1] == PromptRevision(ahead.number, "who are you", final=True)
+
+
+def test_who_goes_on_behind_a_pause_is_read_like_before() -> None:
+    on = _speaking()
+    _says(on, _heard("a large coffee", False, paused=True))
+    (*_, longer) = _says(on, _heard("a large coffee with milk", False))
+    assert (longer.text, longer.answer_tokens) == ("a large coffee with ", 256)
+
+
+def test_a_whole_utterance_is_answered_ahead_of_the_clients_commit() -> None:
+    on = _speaking()
+    (whole,) = _says(on, _heard("who are you", True, 900))
+    assert (whole.text, whole.answer_tokens, whole.final) == ("who are you", 256, False)
+    on.link.emit(2, *tokens("a friend", whole.number))
+    on.session.commit(None)
+    on.link.emit(1, DONE)
+    assert said(on.events()) == "a friend"
 
 
 def test_nothing_understood_fails_the_turn() -> None:

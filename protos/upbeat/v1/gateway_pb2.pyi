@@ -125,7 +125,7 @@ class ConverseStart(_message.Message):
     """When to work ahead, NAME or NAME=NUMBER; empty for the mode's default. PREFILL and ANSWER_AHEAD: "wait_k=3"
     (words; the default with ANSWER_AHEAD), "hold_n=2" (words), "local_agreement", "pause=250" (milliseconds),
     "completeness=250", "clause", "sentence", "chunk=12" (words). THINK_AHEAD: "sentence" (default), "clause",
-    "chunk=12".
+    "chunk=12". Where the speaker of a spoken prompt falls silent, all of it is worked on, whatever this says.
     """
     thoughts: _builtins.bool
     """Report what the model thinks ahead of the commit."""

@@ -1018,7 +1018,9 @@ Global___ImageEvent: _TypeAlias = ImageEvent  # noqa: Y015
 
 @_typing.final
 class TranscriptEvent(_message.Message):
-    """What was heard so far of one utterance."""
+    """What was heard so far of one utterance. Where the speaker falls silent it comes once more, even unchanged: if
+    nothing more is said, the final one has that text.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

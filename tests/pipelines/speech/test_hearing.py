@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pocketsphinx import Endpointer
 
-from pipelines.speech.hearing import Hearing, Silence, Voiced
+from pipelines.speech.hearing import SAMPLE_RATE, Hearing, Silence, Voiced
 from tests.pipelines.speech.vowels import pcm16, silence, vowels
 
 
@@ -63,3 +64,60 @@ def test_times_of_pieces_grow() -> None:
 @pytest.mark.parametrize("audio", [b"", b"\0\0", pcm16(silence(16_000, 0.5))])
 def test_nobody_speaks(audio: bytes) -> None:
     assert heard(16_000, [audio]) == []
+
+
+def joined(found: list[Voiced | Silence]) -> bytes:
+    return b"".join(piece.pcm16 for piece in found if isinstance(piece, Voiced))
+
+
+def bursts(seed: int) -> bytes:
+    """Ten stretches of vowels, each with its silence, of 20 to 600 ms."""
+    lengths = np.random.default_rng(seed).uniform(0.02, 0.6, (10, 2))
+    parts = [(vowels(SAMPLE_RATE, a), silence(SAMPLE_RATE, b)) for a, b in lengths]
+    return pcm16(*itertools.chain(*parts), silence(SAMPLE_RATE, 1.0))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_utterances_are_those_of_the_librarys_own_endpointer(seed: int) -> None:
+    audio, right = bursts(seed), Endpointer(sample_rate=SAMPLE_RATE)
+    spoken, ends = b"", []
+    for at in range(0, len(audio) - right.frame_bytes, right.frame_bytes):
+        before = right.in_speech
+        spoken += right.process(audio[at : at + right.frame_bytes]) or b""
+        if before and not right.in_speech:
+            ends.append(Silence(round(1000 * right.speech_start), round(1000 * right.speech_end)))
+    found = heard(SAMPLE_RATE, [audio])
+    assert ends
+    assert [piece for piece in found if isinstance(piece, Silence)] == ends
+    assert joined(found) == spoken
+
+
+def test_a_pause_shows_what_will_have_been_said() -> None:
+    hearing, found, pauses = Hearing(SAMPLE_RATE), b"", set[bytes]()
+    audio = pcm16(silence(SAMPLE_RATE, 0.5), vowels(SAMPLE_RATE), silence(SAMPLE_RATE, 1.0))
+    for at in range(0, len(audio), 960):
+        hearing.push(audio[at : at + 960], final=False)
+        hearing.step()
+        found += joined(list(hearing.found))
+        hearing.found.clear()
+        if hearing.pause:
+            pauses.add(found + hearing.pause)
+    assert pauses == {found}
+
+
+def test_the_end_of_the_audio_leaves_what_silence_would_have_left() -> None:
+    audio = pcm16(silence(SAMPLE_RATE, 0.5), vowels(SAMPLE_RATE), silence(SAMPLE_RATE, 1.0))
+    whole = heard(SAMPLE_RATE, [audio])
+    quiet = whole[-1].end_ms + 30
+    for end_ms in (quiet, quiet + 120, quiet + 240):
+        assert heard(SAMPLE_RATE, [audio[: 32 * end_ms]]) == whole
+
+
+@pytest.mark.parametrize("gap_s", [0.2, 0.4])
+def test_a_last_word_behind_a_short_gap_is_not_lost(gap_s: float) -> None:
+    audio = pcm16(
+        silence(SAMPLE_RATE, 0.5), vowels(SAMPLE_RATE), silence(SAMPLE_RATE, gap_s), vowels(SAMPLE_RATE, 0.2)
+    )
+    found = heard(SAMPLE_RATE, [audio])
+    assert found[-1].end_ms == len(audio) // 32
+    assert audio.endswith(joined(found))
