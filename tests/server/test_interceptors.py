@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -92,8 +93,12 @@ async def test_one_log_line_and_one_count_an_rpc(
     own: tuple[CallInterceptor, grpc.aio.Channel], caplog: pytest.LogCaptureFixture
 ) -> None:
     calls, channel = own
-    with caplog.at_level(logging.INFO, "upbeat"), pytest.raises(grpc.aio.AioRpcError):
-        await _call(channel, "unary_unary", b"bad")
+    with caplog.at_level(logging.INFO, "upbeat"):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await _call(channel, "unary_unary", b"bad")
+        async with asyncio.timeout(10):
+            while not caplog.records:  # noqa: ASYNC110  # the client may know before the line is written
+                await asyncio.sleep(0)
     (record,) = [each for each in caplog.records if each.getMessage() == "rpc"]
     line = json.loads(JsonLines().format(record))
     assert (line["method"], line["code"], line["tenant"]) == (
