@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pocketsphinx import Endpointer
 
+from pipelines.contract import FloatArray
+from pipelines.speech import hearing
 from pipelines.speech.hearing import SAMPLE_RATE, Hearing, Silence, Voiced
 from tests.pipelines.speech.vowels import pcm16, silence, vowels
 
@@ -18,8 +20,8 @@ def two_utterances(rate: int) -> bytes:
     return pcm16(silence(rate, 0.8), vowels(rate), silence(rate, 1.0), vowels(rate), silence(rate, 0.3))
 
 
-def heard(rate: int, pieces: list[bytes]) -> list[Voiced | Silence]:
-    hearing = Hearing(rate)
+def heard(rate: int, pieces: list[bytes], *, voices_only: bool = False) -> list[Voiced | Silence]:
+    hearing = Hearing(rate, voices_only)
     for piece in pieces:
         hearing.push(piece, final=False)
         while hearing.waiting_s:
@@ -66,6 +68,46 @@ def test_nobody_speaks(audio: bytes) -> None:
     assert heard(16_000, [audio]) == []
 
 
+@pytest.mark.parametrize(("seconds", "rest_s"), [(0.12, 1.0), (0.15, 1.0), (0.25, 0.0)])
+def test_a_short_word_is_an_utterance(seconds: float, rest_s: float) -> None:
+    word = pcm16(silence(SAMPLE_RATE, 1.0), vowels(SAMPLE_RATE, seconds), silence(SAMPLE_RATE, rest_s))
+    found = heard(SAMPLE_RATE, [word])
+    end = found[-1]
+    assert isinstance(end, Silence)
+    assert abs(end.start_ms - 1000) <= 60
+    assert 0 <= end.end_ms - 1000 - 1000 * seconds <= 250
+    assert len(joined(found)) == 32 * (end.end_ms - end.start_ms)
+
+
+def noise(seconds: float, loud: float, *, dies: bool = True) -> FloatArray:
+    """Hiss, which dies away or ends at once."""
+    count = round(SAMPLE_RATE * seconds)
+    shape = np.linspace(1, 0, count) ** 2 if dies else np.ones(count)
+    return (loud * shape * np.random.default_rng(count).standard_normal(count)).astype(np.float32)
+
+
+@pytest.mark.parametrize("loud", [0.03, 0.1, 0.3])
+@pytest.mark.parametrize("seconds", [0.002, 0.01, 0.03, 0.1, 0.2])
+def test_a_click_or_a_puff_is_none(seconds: float, loud: float) -> None:
+    audio = pcm16(silence(SAMPLE_RATE, 1.0), noise(seconds, loud), silence(SAMPLE_RATE, 1.0))
+    assert heard(SAMPLE_RATE, [audio], voices_only=True) == []
+    if seconds < 0.2:
+        assert heard(SAMPLE_RATE, [audio]) == []
+
+
+def test_hiss_and_keys_open_no_microphone() -> None:
+    keys = [(noise(0.02, 0.3), silence(SAMPLE_RATE, gap)) for gap in (0.1, 0.05, 0.2, 0.08, 0.1, 0.06, 0.3)]
+    fan = (silence(SAMPLE_RATE, 1.0), noise(3.0, 0.05, dies=False))
+    for sound in (pcm16(*itertools.chain(*keys * 3)), pcm16(*fan)):
+        assert heard(SAMPLE_RATE, [sound])
+        assert heard(SAMPLE_RATE, [sound], voices_only=True) == []
+
+
+def test_an_open_microphone_hears_the_same_of_voices() -> None:
+    audio = two_utterances(SAMPLE_RATE)
+    assert heard(SAMPLE_RATE, [audio], voices_only=True) == heard(SAMPLE_RATE, [audio])
+
+
 def joined(found: list[Voiced | Silence]) -> bytes:
     return b"".join(piece.pcm16 for piece in found if isinstance(piece, Voiced))
 
@@ -78,7 +120,10 @@ def bursts(seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_utterances_are_those_of_the_librarys_own_endpointer(seed: int) -> None:
+def test_utterances_are_those_of_the_librarys_own_endpointer(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "SHORT", hearing.WINDOW)
     audio, right = bursts(seed), Endpointer(sample_rate=SAMPLE_RATE)
     spoken, ends = b"", []
     for at in range(0, len(audio) - right.frame_bytes, right.frame_bytes):
