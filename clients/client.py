@@ -115,6 +115,7 @@ class Upbeat:
         resume_window_s: float = 0.0,
         audio_sample_rate: int = 0,
         commit_on_silence: bool = False,
+        interrupt_on_speech: bool = False,
     ) -> Talk:
         """A conversation in full duplex. resume_window_s: how long the server keeps a turn whose stream is
         lost and this client tries to go on with it, at most 60; the other options as ConverseStart has them.
@@ -134,6 +135,7 @@ class Upbeat:
             resume_window_ms=count("start.resume_window_ms", round(resume_window_s * 1000)),
             audio_sample_rate=count("start.audio_sample_rate", audio_sample_rate),
             commit_on_silence=commit_on_silence,
+            interrupt_on_speech=interrupt_on_speech,
         )
         return Talk(self._conversation(), start, self._metadata, resume_window_s)
 

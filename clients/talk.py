@@ -30,7 +30,7 @@ Metadata = Sequence[tuple[str, str]]
 
 
 class Talk:
-    """A conversation; made by `Upbeat.converse`, entered with `async with`.
+    """A conversation; made by `Upbeat.converse`, entered with `async with`. ended: the server has said all.
 
     Raises, from every method: ClientError.
     """
@@ -54,6 +54,7 @@ class Talk:
         self._sequence = 0
         self._in_turn = False
         self._ready: Ready | None = None
+        self.ended = False
         if isinstance(first, gateway.ResumeTurn):
             self._session_id, self._turn_id, self._sequence = (
                 first.session_id,
@@ -115,16 +116,22 @@ class Talk:
         """Drop the current turn, or the one named."""
         await self._send(gateway.ConverseRequest(cancel=gateway.CancelTurn(turn_id=turn_id)))
 
+    async def end(self) -> None:
+        """Nothing more will be said; what was said is still answered."""
+        if self._call is not None and not self._call.done():
+            await self._call.done_writing()
+
     async def __aiter__(self) -> AsyncIterator[Event]:
         while (response := await self._receive()) is not None:
             event = self._reader.read(response)
+            self._in_turn = not isinstance(event, Ready | Done)
             if isinstance(event, Ready):
                 self._ready = event
             elif event is not None:
                 yield event
             if isinstance(event, Done):
-                self._in_turn = False
                 return
+        self.ended = True
 
     async def __aenter__(self) -> Self:
         await self._open(self._first)

@@ -120,11 +120,14 @@ class ImageRequest(Value, frozen=True):
 
 
 class TranscribeRequest(Value, frozen=True):
-    """Audio arrives as `SpeechAudio`: mono PCM16, little endian, at `sample_rate` Hz."""
+    """Audio arrives as `SpeechAudio`: mono PCM16, little endian, at `sample_rate` Hz. open: a microphone that
+    stays open: what never sounds voiced is no utterance, an empty chunk says that one has begun, and only
+    from then to its end does the job take a place."""
 
     sample_rate: int = 16000
     language: str = ""
     interim: bool = True
+    open: bool = False
 
 
 Request = TextRequest | SpeechRequest | ImageRequest | TranscribeRequest
@@ -276,7 +279,8 @@ class ImageChunk(Value, frozen=True):
 
 class TranscriptChunk(Value, frozen=True):
     """text so far of the utterance; stability 0..1; start_ms and end_ms in the input audio. paused: the
-    speaker has just fallen silent; if nothing more is said, this text will be the final one."""
+    speaker has just fallen silent; if nothing more is said, this text will be the final one. cut: final, but
+    the speaker goes on; an empty one may be what ends it."""
 
     text: str
     stability: float
@@ -284,6 +288,7 @@ class TranscriptChunk(Value, frozen=True):
     start_ms: int = 0
     end_ms: int = 0
     paused: bool = False
+    cut: bool = False
 
 
 class Usage(Value, frozen=True):

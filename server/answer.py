@@ -70,12 +70,17 @@ class Answer:
         """Whether the text has ended."""
         return self._text is not None and self._text.done is not None
 
-    def heard(self, played_ms: int) -> str:
+    def heard(self, played_ms: float) -> str:
         """What the listener heard; all that was shown, where it is not spoken."""
         if self._voice is None:
             return self.text
         speech = self._voice.lane
         return heard(self.text, played_ms, speech.pacer.written_ms, complete=speech.done is not None)
+
+    @property
+    def played_ms(self) -> float:
+        """Where the listener is by now, as far as was told."""
+        return self._voice.lane.pacer.played_ms(self._desk.clock.now()) if self._voice is not None else 0.0
 
     def playback(self, played_ms: int) -> None:
         """The client has told what was heard."""

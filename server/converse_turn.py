@@ -16,13 +16,15 @@ from server.clock import Timer
 from server.desk import Desk
 from server.foresight import TICK_S
 from server.lanes import Lane, TranscriptLane
-from server.listening import Listening
+from server.listening import Arrivals, Listening
+from server.microphone import Microphone
 from server.prompt import Prompt
 from server.turn import Turn
 
 
 class ConverseTurn:
-    """`turn` holds the events, `answer` the jobs; the methods are the client's actions."""
+    """`turn` holds the events, `answer` the jobs; the methods are the client's actions. microphone: the open
+    one, as long as this turn is being spoken into it."""
 
     def __init__(self, desk: Desk, turn_id: str, wake: Callable[[], object]) -> None:
         self.prompt = Prompt(desk.max_prompt_chars)
@@ -39,6 +41,7 @@ class ConverseTurn:
         self._desk = desk
         self._listening: Listening | None = None
         self._ear: TranscriptLane | None = None
+        self.microphone: Microphone | None = None
         self._commit_at_s: float | None = None
         self._timer: Timer | None = None
         self._gathering = False
@@ -65,8 +68,9 @@ class ConverseTurn:
                 return  # The microphone stays open while the answer comes.
             raise WrongState("the prompt is committed; audio may come after turn_done", field="audio")
         listening = self._listening or self._listen(sample_rate)
-        if sample_rate not in (0, listening.sample_rate):
-            raise InvalidRequest("audio.sample_rate", f"must stay {listening.sample_rate}, not {sample_rate}")
+        rate = listening.arrivals.sample_rate
+        if sample_rate not in (0, rate):
+            raise InvalidRequest("audio.sample_rate", f"must stay {rate}, not {sample_rate}")
         listening.arrived(len(pcm16), self._desk.clock.now())
         if self._ear is not None:
             self._ear.work.update(SpeechAudio(pcm16, final=False))
@@ -80,7 +84,10 @@ class ConverseTurn:
             self.prompt.replace("commit.text", text)
         elif self._ear is not None and not self.prompt.committed:
             self._commit_at_s = now_s
-            self._ear.work.update(SpeechAudio(b"", final=True))
+            if self.microphone is not None:
+                self.microphone.finish()
+            else:
+                self._ear.work.update(SpeechAudio(b"", final=True))
             return
         self.prompt.commit()
         self._begin(now_s)
@@ -136,7 +143,7 @@ class ConverseTurn:
         if plan.transcription is None:
             raise WrongState("start.audio_sample_rate was 0: no audio was announced", field="audio")
         rate = sample_rate or plan.audio_sample_rate
-        self._listening = Listening(self.prompt.text, rate, self._desk.max_audio_s)
+        self._listening = Listening(self.prompt.text, Arrivals(rate), self._desk.max_audio_s)
         request = TranscribeRequest(rate)
         try:
             work = self._desk.submit(self.turn.turn_id, plan.transcription, JobClass.REALTIME, request)
@@ -147,6 +154,27 @@ class ConverseTurn:
             self.turn.add(self._ear)
         return self._listening
 
+    def speech(self, microphone: Microphone, begun: TranscriptChunk) -> None:
+        """Somebody has begun to speak into the open microphone: to its silence this is the turn's prompt, or
+        more of it."""
+        self.microphone = microphone
+        self._listening = Listening(self.prompt.text, microphone.arrivals, math.inf)
+        self._ear = TranscriptLane(microphone.work, self._transcribed, None if self.turn.sequence else begun)
+        self.turn.add(self._ear)
+        try:
+            microphone.begins(begun.start_ms)
+        except UpbeatError as error:
+            self.turn.fail(error)
+
+    def _fell_silent(self) -> None:
+        """What comes next is another turn's, unless nothing was understood."""
+        ear, microphone = self._ear, self.microphone
+        if ear is not None and microphone is not None:
+            self._ear = self.microphone = self._listening = None
+            ear.release()
+            self.turn.release(ear)
+            microphone.rests()
+
     def _transcribed(self, chunk: TranscriptChunk) -> None:
         """Called while the transcript is on its way out. Raises: InvalidRequest, if it becomes too long."""
         listening = self._listening
@@ -155,8 +183,11 @@ class ConverseTurn:
         listening.hear(chunk)
         self.prompt.replace("audio", listening.text)
         self._edited(chunk.paused or chunk.is_final)
-        if chunk.is_final and self._desk.plan.commit_on_silence and self._commit_at_s is None:
-            self._understood(listening.arrival_s(chunk.end_ms, self._desk.clock.now()))
+        silent = chunk.is_final and not chunk.cut and self._desk.plan.commit_on_silence
+        if silent and self._commit_at_s is None:
+            self._fell_silent()
+            if listening.understood:
+                self._understood(listening.arrivals.arrival_s(chunk.end_ms, self._desk.clock.now()))
 
     def _lane_done(self, lane: Lane) -> None:
         self.answer.ended(lane)
@@ -177,6 +208,8 @@ class ConverseTurn:
         self._cancel_timer()
         if self._ear is not None and self._ear.done is None:
             self.turn.drop(self._ear)
+            if self.microphone is not None:
+                self.microphone.close()
         self.turn.outcome.commit(committed_s)
         self.answer.begin()
         self.turn.seal()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipelines.errors import Draining, UpbeatError
+from pipelines.errors import Draining, Exhausted, UpbeatError
 from pipelines.messages import Chunk, Done, Input
 from server.admission import Admission, Slot
 from server.executor.link import JobHandle, JobOrder, Link
@@ -13,8 +13,8 @@ from server.executor.link import JobHandle, JobOrder, Link
 class Work:
     """A running job. Its slot is given back when it ends, fails or is cancelled, once."""
 
-    def __init__(self, handle: JobHandle, slot: Slot, committed: bool, place: Callable[[], Slot]) -> None:
-        """place: takes a slot among the committed jobs."""
+    def __init__(self, handle: JobHandle, slot: Slot, committed: bool, place: Callable[[bool], Slot]) -> None:
+        """place(committed): takes a slot among the committed jobs, or those ahead."""
         self.handle = handle
         self.committed = committed
         self._slot = slot
@@ -42,19 +42,30 @@ class Work:
     def promote(self, consumer: Work | None = None) -> None:
         """The turn of a job that ran ahead is committed. consumer: what it feeds. Raises: Exhausted."""
         if not self.committed:
-            self._enter()
+            self.enter()
         self.handle.promote(consumer.handle if consumer else None)
 
     def commit(self, value: Input) -> None:
         """The input that makes the job a committed one. Raises: Exhausted."""
-        self._enter()
+        self.enter()
         self.update(value)
 
-    def _enter(self) -> None:
-        """From the places of work ahead to those of committed work, unless it has ended."""
+    def enter(self) -> None:
+        """From the places of work ahead to those of committed work, where it runs. Raises: Exhausted."""
         self.committed = True
+        self._move()
+
+    def rest(self) -> None:
+        """And back: it only waits. Where too many do, it keeps its place."""
+        self.committed = False
+        try:
+            self._move()
+        except Exhausted:
+            self.committed = True
+
+    def _move(self) -> None:
         if not self._slot.left:
-            slot = self._place()
+            slot = self._place(self.committed)
             self._slot.leave()
             self._slot = slot
 
@@ -77,21 +88,26 @@ class Dispatcher:
         if self.draining:
             raise Draining("the server is shutting down", retry_after_s=1.0)
 
-    def submit(self, order: JobOrder) -> Work:
-        """Raises: Draining, Exhausted, DeviceLost."""
+    def submit(self, order: JobOrder, rests: bool = False) -> Work:
+        """rests: it only waits for the time being, so that its place is one of those ahead. Raises: Draining,
+        Exhausted, DeviceLost."""
         self.check_open()
-        slot = self._place(order, order.committed)
+        committed = order.committed and not rests
+        slot = self._place(order, committed, rests)
         try:
             handle = self._link.submit(order)
         except UpbeatError:
             slot.leave()
             raise
-        return Work(handle, slot, order.committed, lambda: self._place(order, committed=True))
+        return Work(handle, slot, committed, lambda committed: self._place(order, committed, rests))
 
     def busy(self, pipeline: str) -> int:
         """Committed jobs that run."""
         return self._admission.busy(pipeline)
 
-    def _place(self, order: JobOrder, committed: bool) -> Slot:
+    def _place(self, order: JobOrder, committed: bool, rests: bool) -> Slot:
+        """The device's own places bound who works; who only rests takes none of them."""
+        if rests and not committed:
+            return self._admission.job(order.pipeline, order.tenant, committed)
         places = next((model.places for model in self._link.models if model.name == order.pipeline), 0)
         return self._admission.job(order.pipeline, order.tenant, committed, places)

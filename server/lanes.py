@@ -298,25 +298,41 @@ class ImageLane:
 
 
 class TranscriptLane:
-    """What was heard, also told to `heard`."""
+    """What was heard, also told to `heard`; what says nothing, to it alone. first: leaves before all else."""
 
     modality = "transcription"
     wasted = 0
 
-    def __init__(self, work: Work, heard: Callable[[TranscriptChunk], None] | None = None) -> None:
+    def __init__(
+        self,
+        work: Work,
+        heard: Callable[[TranscriptChunk], None] | None = None,
+        first: TranscriptChunk | None = None,
+    ) -> None:
         self.work = work
         self.done: Done | None = None
         self._heard = heard
+        self._first = first
+        self._released = False
+
+    def release(self) -> None:
+        """Nothing of the job is this lane's any more."""
+        self._released = True
 
     def next(self, now_s: float) -> TranscriptChunk | None:
-        chunk = self.work.take()
-        if isinstance(chunk, Done):
-            self.done = chunk
-        if not isinstance(chunk, TranscriptChunk):
-            return None
-        if self._heard is not None:
-            self._heard(chunk)
-        return chunk
+        first, self._first = self._first, None
+        if first is not None:
+            return first
+        while not self._released and (chunk := self.work.take()) is not None:
+            if isinstance(chunk, Done):
+                self.done = chunk
+                return None
+            assert isinstance(chunk, TranscriptChunk), chunk
+            if self._heard is not None:
+                self._heard(chunk)
+            if chunk.text:
+                return chunk
+        return None
 
     def wait_s(self, now_s: float) -> float:
         return math.inf

@@ -42,7 +42,8 @@ class Plan:
 
     drawing: the image's request, whose empty prompt stands for the user's; draw_on_request: only where the
     text model asks, with its caption. audio_sample_rate in Hz, 0 if no audio will come.
-    commit_on_silence: a spoken prompt is complete when the speaker stops.
+    commit_on_silence: a spoken prompt is complete when the speaker stops. interrupt_on_speech: the microphone
+    stays open, and speech ends the answer and begins the next turn.
     """
 
     tenant: str
@@ -62,6 +63,7 @@ class Plan:
     resume_window_s: float = 0.0
     audio_sample_rate: int = 0
     commit_on_silence: bool = False
+    interrupt_on_speech: bool = False
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:

@@ -3,6 +3,8 @@
 A state machine without gRPC and without waiting: the client's actions are methods, `next` gives the events.
 A stream holds the session through an Attachment, whose signal is the session's `listener`; when the stream
 is lost, another may take its place.
+Where the microphone stays open (`interrupt_on_speech`), audio is no turn's before speech has begun in it:
+that ends the answer as `interrupt` does, and begins the next turn, or goes on with one that is being written.
 Owner: the event loop.
 """
 
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.errors import Draining, InvalidRequest, NotFound, UpbeatError, WrongState
-from pipelines.messages import FinishReason
+from pipelines.messages import Done, FinishReason, TranscriptChunk
 from server.allowance import Allowance, Allowances
 from server.clock import Clock
 from server.converse_turn import ConverseTurn
@@ -23,6 +25,7 @@ from server.desk import Desk
 from server.dispatch import Dispatcher
 from server.events import Event, Ready, TurnDone
 from server.history import History
+from server.microphone import Microphone
 from server.plan import Plan
 from server.replay import ReplayBudget, ReplayLog
 
@@ -74,6 +77,7 @@ class Session:
             limits.audio_s,
         )
         self._last: ConverseTurn | None = None
+        self._microphone: Microphone | None = None
         self._pending: deque[Event] = deque()
         self._turns = 0
         self._input_ended = False
@@ -102,16 +106,20 @@ class Session:
             )
         if self.plan.transcription is None:
             raise WrongState("start.audio_sample_rate was 0: no audio was announced", field="audio")
-        if pcm16:
+        if pcm16 and self.plan.interrupt_on_speech:
+            self._listening(sample_rate).hear(pcm16, sample_rate, self._clock.now())
+        elif pcm16:
             turn = self.active or self._begin()
             turn.audio(pcm16, sample_rate)
 
     def commit(self, text: str | None) -> None:
         if self.active is None and not text:
+            if self._microphone is not None:
+                return  # Nothing was said so far, which the client could not know.
             raise InvalidRequest("commit.text", "the prompt must not be empty")
         self._writing("commit").commit(text)
 
-    def interrupt(self, played_ms: int) -> None:
+    def interrupt(self, played_ms: float) -> None:
         """The listener speaks. Behind turn_done it still tells how much of the answer was heard; a turn whose
         prompt is not committed says nothing yet and goes on."""
         turn = self.active
@@ -141,7 +149,9 @@ class Session:
     def end_input(self) -> None:
         """The client will say no more."""
         self._input_ended = True
-        if self.active is not None:
+        if self._microphone is not None:
+            self._microphone.finish()
+        if self.active is not None and self.active.microphone is None:
             self.active.end_input()
         self.wake()
 
@@ -150,15 +160,19 @@ class Session:
     @property
     def ended(self) -> bool:
         """Whether nothing more will be said."""
-        return self._input_ended and self.active is None and not self._pending
+        silent = self._microphone is None
+        return self._input_ended and self.active is None and silent and not self._pending
 
     def next(self, now_s: float) -> Event | None:
         """The next event, to be written at once.
 
-        Raises: DeviceLost, when it took the turn with it; Draining, between turns of a server that goes.
+        Raises: DeviceLost, when it took the turn with it; Draining, between turns of a server that goes; what
+        ended the job of the open microphone.
         """
         if self._dispatcher.draining and self.active is not None and not self.active.committed:
             self.cancel("")
+        if not self._pending:
+            self._hear()
         if self._pending:
             return self._pending.popleft()
         if self.active is None:
@@ -174,7 +188,7 @@ class Session:
             self.log.add(event)
         if self.active.turn.ended:
             self._close(self.active)
-        return event
+        return self.next(now_s) if event is None and self._hear() else event
 
     def wait_s(self, now_s: float) -> float:
         return self.active.turn.wait_s(now_s) if self.active is not None else math.inf
@@ -197,10 +211,59 @@ class Session:
 
     def drop(self) -> None:
         """The client is gone for good."""
+        self.deafen()
         if self.active is not None:
             self._finished(self.active.turn.abandon(self._clock.now()))
             self.active = None
         self.log.clear()
+
+    # --- the open microphone --------------------------------------------------------------------------
+
+    def _listening(self, sample_rate: int) -> Microphone:
+        """The one that listens on. Raises: Draining, Exhausted, DeviceLost."""
+        before = self._microphone
+        if before is None or before.finished:
+            if before is not None and not before.spoken:
+                before.close()
+            self._microphone = Microphone(self._desk, sample_rate)
+            self._microphone.work.on_arrival(self.wake)
+            return self._microphone
+        return before
+
+    def _hear(self) -> bool:
+        """Whether somebody has begun to speak, or will no more. Raises: UpbeatError, when that cannot be
+        known any longer."""
+        microphone, turn = self._microphone, self.active
+        if microphone is None or microphone.spoken or (turn is not None and turn.turn.stopped):
+            return False
+        try:
+            chunk = microphone.take()
+        except UpbeatError:
+            self._microphone = None
+            raise
+        if isinstance(chunk, TranscriptChunk):
+            self._spoken_to(microphone, chunk)
+        elif isinstance(chunk, Done):
+            self._microphone = None
+            if self.active is not None:
+                self.active.end_input()
+        return chunk is not None
+
+    def _spoken_to(self, microphone: Microphone, begun: TranscriptChunk) -> None:
+        """Speech ends the answer, at what was heard of it as far as is known; the client may correct that."""
+        turn = self.active
+        if turn is not None and turn.committed:
+            self.interrupt(turn.answer.played_ms)
+            self._last = turn if turn.prompt.committed else None
+        elif turn is None and self._last is not None:
+            self._history.trim_last(self._last.answer.heard(self._last.answer.played_ms))
+        (self.active or self._begin()).speech(microphone, begun)
+
+    def deafen(self) -> None:
+        """Nobody will speak any more."""
+        if self._microphone is not None:
+            self._microphone.close()
+            self._microphone = None
 
     # --- turns ----------------------------------------------------------------------------------------
 
@@ -230,6 +293,8 @@ class Session:
 
     def _close(self, turn: ConverseTurn, keep: bool = True) -> None:
         self.active = None
+        if turn.microphone is self._microphone:
+            self._microphone = None  # It was spoken into to the end.
         done = turn.turn.done
         if done is None:
             return

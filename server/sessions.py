@@ -63,6 +63,7 @@ class Sessions:
         """No turn runs on; what has finished stays for a while."""
         self._timers.pop(session.session_id, None)
         session.cancel("")
+        session.deafen()
         self._later(RETENTION_S, session, self._drop)
 
     def _later(self, delay_s: float, session: Session, then: Callable[[Session], None]) -> None:

@@ -89,6 +89,12 @@ class Turn:
             self.outcome.waste(lane.wasted)
             self._lanes.remove(lane)
 
+    def release(self, lane: Lane) -> None:
+        """The job goes on, but not for this turn."""
+        if lane in self._lanes:
+            self._lanes.remove(lane)
+        self._wake()
+
     def seal(self) -> None:
         """All lanes are there, but for those that running ones add."""
         self._sealed = True

@@ -3,7 +3,8 @@
 Two kinds of slice: "listen" looks for speech in up to 100 ms of what has come, "words" says what the
 utterance is so far (each `LOOK_S` of speech, where the client wants to see it, and more rarely the longer it
 gets) or was. What a job keeps is the sound of its utterance and the tokens last found, so it costs nothing
-while its speaker is silent.
+while its speaker is silent: audio that comes as it is spoken is searched for speech as it arrives (0.02 ms a
+tenth of a second, 0.2 where it is resampled), and makes a slice where some is found.
 
 A speaker who falls silent may have ended. So the first frame without speech is worth a look as well, 0.3 s
 before the silence is certain: at just what the utterance will be if nothing more is said. Its words are then
@@ -33,7 +34,7 @@ from pipelines.messages import (
     TranscriptChunk,
     Usage,
 )
-from pipelines.speech.hearing import SAMPLE_RATE, Hearing, Silence, Voiced
+from pipelines.speech.hearing import RAW_STEP_S, SAMPLE_RATE, Hearing, Silence, Voiced
 from pipelines.speech.loading import model_type
 from pipelines.speech.moonshine import Moonshine
 from pipelines.speech.settings import TranscriberSettings
@@ -56,7 +57,8 @@ BYTES_PER_S = 2 * SAMPLE_RATE
 class Spoken:
     """An utterance: PCM16 at 16 kHz from `start_ms` to `end_ms` of the input audio. `tokens` and `words` are
     those of its first `looked` bytes, which may not all have been given out yet; so are the first `paused`
-    of its last pause. Its first `ended` bytes are all of it (-1 while it goes on)."""
+    of its last pause. Its first `ended` bytes are all of it (-1 while it goes on). goes_on: what comes before
+    it was cut off."""
 
     start_ms: int
     end_ms: int
@@ -66,6 +68,7 @@ class Spoken:
     ended: int = -1
     tokens: tuple[int, ...] = ()
     words: tuple[str, ...] = ()
+    goes_on: bool = False
 
 
 @dataclass(slots=True)
@@ -74,10 +77,16 @@ class HeardState:
 
     hearing: Hearing
     interim: bool
+    open: bool = False
     spoken: Spoken | None = None
     final: bool = False
     done: bool = False
     samples: int = 0
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is said into an open microphone."""
+        return self.open and self.spoken is None and not self.can_listen
 
     @property
     def known(self) -> bool:
@@ -173,17 +182,21 @@ class TranscriberPipeline:
         return value
 
     def admit(self, job: Job, prepared: object) -> None:
-        """Raises: Exhausted where as many are listened to as may be."""
+        """Raises: Exhausted where as many are listened to as may be; into an open microphone nothing is said
+        yet."""
         assert isinstance(prepared, TranscribeRequest)
-        if len(self._jobs) >= self._settings.decoders:
+        busy = sum(not state.rests for state in self._jobs.values())
+        if busy >= self._settings.decoders and not prepared.open:
             raise Exhausted(
                 f"{self._info.name} listens to {self._settings.decoders} speakers already",
                 retry_after_s=min(_expected_s(state) for state in self._jobs.values()),
             )
-        job.state = self._jobs[job.id] = HeardState(Hearing(prepared.sample_rate), prepared.interim)
+        hearing = Hearing(prepared.sample_rate, voices_only=prepared.open)
+        job.state = self._jobs[job.id] = HeardState(hearing, prepared.interim, prepared.open)
 
     def update(self, job: Job, prepared: object) -> None:
-        """More audio; it is only kept here. Raises: InvalidRequest (too much), WrongState after the end."""
+        """More audio; more than 100 ms of it is only kept here. Raises: InvalidRequest (too much), WrongState
+        after the end."""
         assert isinstance(prepared, SpeechAudio)
         state, request = _state(job), _request(job)
         if state.final:
@@ -194,6 +207,8 @@ class TranscriberPipeline:
         state.hearing.push(prepared.pcm16, final=prepared.final)
         state.samples += len(prepared.pcm16) // 2
         state.final = prepared.final
+        if state.hearing.waiting_s <= RAW_STEP_S and state.hearing.can_step:
+            state.hearing.step()
 
     def ready(self, job: Job) -> bool:
         """Whether there is audio to look at, an utterance to say, or only `Done` left to say."""
@@ -241,17 +256,21 @@ class TranscriberPipeline:
         del self._jobs[job.id]
 
     def _listen(self, job: Job) -> Iterator[Emission | None]:
-        """Moves on in the audio, at most to the end of an utterance; says one whose words are known."""
+        """Moves on in the audio, at most to the end of an utterance; says one whose words are known, and that
+        one has begun."""
         state, request = _state(job), _request(job)
         hearing, spoken = state.hearing, state.spoken
         if spoken is not None and state.known:
             if (told := _ended(state, spoken, self._model.text(spoken.tokens))) is not None:
                 yield Emission(job, told)
             return
+        silent = spoken is None
         if not hearing.found and hearing.can_step:
             hearing.step()
         while hearing.found and (state.spoken is None or state.spoken.ended < 0):
             _heard(state, hearing.found.popleft())
+        if silent and request.open and state.spoken is not None:
+            yield Emission(job, TranscriptChunk("", 0.0, False, state.spoken.start_ms, state.spoken.end_ms))
         if hearing.over and not hearing.found and state.spoken is None:
             state.done = True
             audio_ms = round(state.samples * 1000 / request.sample_rate)
@@ -309,8 +328,10 @@ def _ended(state: HeardState, spoken: Spoken, text: str) -> TranscriptChunk | No
     """Commit of a whole utterance; what stood behind a cut begins the next."""
     rest = spoken.pcm16[spoken.ended :]
     cut_ms = spoken.end_ms - len(rest) * 1000 // BYTES_PER_S
-    state.spoken = Spoken(cut_ms, spoken.end_ms, rest) if rest else None
-    return TranscriptChunk(text, 1.0, True, spoken.start_ms, cut_ms) if text else None
+    state.spoken = Spoken(cut_ms, spoken.end_ms, rest, goes_on=True) if rest else None
+    if not text and (rest or not (state.open or spoken.goes_on)):
+        return None
+    return TranscriptChunk(text, 1.0, True, spoken.start_ms, cut_ms, cut=bool(rest))
 
 
 def _so_far(spoken: Spoken, tokens: tuple[int, ...], text: str, pause: bytes) -> TranscriptChunk | None:

@@ -17,6 +17,7 @@ from server.events import Discarded, Event, ImagePart, Ready, Thought, TurnDone
 from server.gateway import Gateway
 from server.idle import Idle
 from server.meter import Meter
+from server.plan import Plan
 from server.services import encode, fields
 from server.services.start import plan
 from server.session import Session
@@ -83,7 +84,7 @@ async def _read(
     async for request in requests:
         if not attachment.held:
             return
-        if _says_something(request):
+        if _says_something(request, attachment.session.plan):
             idle.touch()
         if request.HasField("interrupt"):
             meter.interrupted()
@@ -94,13 +95,14 @@ async def _read(
         attachment.session.end_input()
 
 
-def _says_something(request: gateway_pb2.ConverseRequest) -> bool:
-    """Not a report of playback, nor an empty piece: players send those by themselves."""
+def _says_something(request: gateway_pb2.ConverseRequest, plan: Plan) -> bool:
+    """Not a report of playback, nor an empty piece: players send those by themselves. Nor what a microphone
+    sends that stays open: only the words in it, which come out as events."""
     match request.WhichOneof("action"):
         case "append":
             return bool(request.append.text)
         case "audio":
-            return bool(request.audio.pcm16)
+            return bool(request.audio.pcm16) and not plan.interrupt_on_speech
         case action:
             return action != "playback"
 

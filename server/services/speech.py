@@ -24,7 +24,7 @@ from server.executor.link import JobOrder
 from server.gateway import Gateway, new_id
 from server.idle import Idle
 from server.lanes import AudioLane, TranscriptLane
-from server.listening import Listening
+from server.listening import Arrivals, Listening
 from server.pacing import Pacer
 from server.services import encode, fields, options
 from server.turn import Turn
@@ -146,7 +146,7 @@ class SpeechService(gateway_pb2_grpc.SpeechServiceServicer):
         sample_rate: int,
         idle: Idle,
     ) -> None:
-        listening = Listening("", sample_rate, self._gateway.config.limits.audio_s)
+        listening = Listening("", Arrivals(sample_rate), self._gateway.config.limits.audio_s)
         async for request in requests:
             if not request.HasField("audio"):
                 raise WrongState("after start comes audio", field="audio")

@@ -47,6 +47,7 @@ def plan(gateway: Gateway, tenant: str, start: gateway_pb2.ConverseStart) -> Pla
         resume_window_s=window_ms / 1000.0,
         audio_sample_rate=start.audio_sample_rate,
         commit_on_silence=start.commit_on_silence,
+        interrupt_on_speech=start.interrupt_on_speech,
     )
 
 
@@ -62,6 +63,8 @@ def _ear(gateway: Gateway, start: gateway_pb2.ConverseStart) -> ModelInfo | None
     rate = fields.sample_rate(start.audio_sample_rate, "start.audio_sample_rate")
     if start.commit_on_silence and not rate:
         raise InvalidRequest("start.commit_on_silence", "needs audio: set start.audio_sample_rate")
+    if start.interrupt_on_speech and not start.commit_on_silence:
+        raise InvalidRequest("start.interrupt_on_speech", "needs start.commit_on_silence")
     return _model(gateway, start, "transcription", rate > 0)
 
 

@@ -167,6 +167,11 @@ async def test_the_prompt_is_prefilled_before_the_commit(channel: grpc.aio.Chann
         (pb.ConverseStart(audio_sample_rate=7999), "INVALID_ARGUMENT", "start.audio_sample_rate"),
         (pb.ConverseStart(commit_on_silence=True), "INVALID_ARGUMENT", "start.commit_on_silence"),
         (
+            pb.ConverseStart(audio_sample_rate=16_000, interrupt_on_speech=True),
+            "INVALID_ARGUMENT",
+            "start.interrupt_on_speech",
+        ),
+        (
             pb.ConverseStart(modalities=[SPEECH], voice=types_pb2.VoiceOptions(voice="eve")),
             "NOT_FOUND",
             "start.voice.voice",

@@ -12,9 +12,10 @@ import pytest
 from upbeat.v1 import gateway_pb2 as pb
 from upbeat.v1 import gateway_pb2_grpc, types_pb2
 
+from pipelines.messages import Down, SpeechAudio, TranscriptChunk, Update
 from server.config import Config, Limits
 from server.idle import Idle
-from tests.converse import Client
+from tests.converse import Client, kinds
 from tests.fakes import Device, FakeClock, FakeLink
 from tests.grpc_calls import details
 from tests.serving import serving
@@ -94,6 +95,24 @@ async def test_reports_of_playback_and_empty_pieces_keep_no_decoder() -> None:
             lambda: client.append(""),
         )
         assert error.code().name in ENDED
+        await link.sees(lambda: link.cancelled() == [1])
+
+
+def _noise(link: FakeLink, message: Down) -> None:
+    """An ear that takes each piece for speech, and understands nothing."""
+    if isinstance(message, Update) and isinstance(message.input, SpeechAudio):
+        begun, silence = TranscriptChunk("", 0.0, False), TranscriptChunk("", 1.0, True)
+        link.emit(message.job_id, begun, silence)
+
+
+async def test_noise_keeps_no_open_microphone() -> None:
+    limits, link = Limits(idle_timeout_s=0.1), FakeLink(script=_noise)
+    async with serving(Config(listen="127.0.0.1:0", limits=limits), link) as (_, channel):
+        client = Client(channel)
+        await client.start(audio_sample_rate=16_000, commit_on_silence=True, interrupt_on_speech=True)
+        error = await beside(client.error(), lambda: client.say(audio=pb.AudioInput(pcm16=bytes(320))))
+        assert error.code().name in ENDED
+        assert kinds(client.events) == ["ready", "transcript"]
         await link.sees(lambda: link.cancelled() == [1])
 
 

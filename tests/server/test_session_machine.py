@@ -26,12 +26,15 @@ from tests.server.session_bench import DONE, Bench
 class Conversation(RuleBasedStateMachine):
     """Rules of the wire: a turn's events count from 1, end with one turn_done, and never come late."""
 
+    hands_free = False
+
     def __init__(self) -> None:
         super().__init__()
         self.bench = Bench(
             speech=SPEECH, image=IMAGE, transcription=EAR, audio_sample_rate=16_000, draw_on_request=True,
-            resume_window_s=5.0, commit_on_silence=True,
+            resume_window_s=5.0, commit_on_silence=True, interrupt_on_speech=self.hands_free,
         )  # fmt: skip
+        self.spoken_into: set[int] = set()
         self.attachment = self.bench.attachment
         self.seen: list[Event] = []
         self.over = False
@@ -101,8 +104,14 @@ class Conversation(RuleBasedStateMachine):
                 link.emit(number, audio(0, 250))
             case ImageRequest():
                 link.emit(number, picture(False))
-            case TranscribeRequest():
-                link.emit(number, TranscriptChunk("hello", 0.5, data.draw(st.booleans()), 0, 10))
+            case TranscribeRequest(open=True) if number not in self.spoken_into:
+                self.spoken_into.add(number)
+                link.emit(number, TranscriptChunk("", 0.0, False, 0, 10))
+            case TranscribeRequest(open=open_):
+                words = data.draw(st.sampled_from(["hello", ""])) if open_ else "hello"
+                final = data.draw(st.booleans()) or not words
+                link.emit(number, TranscriptChunk(words, 0.5, final, 0, 10))
+                self.spoken_into -= {number} if final else set()
         if end is not None:
             link.emit(number, end)
 
@@ -142,7 +151,7 @@ class Conversation(RuleBasedStateMachine):
         used = sum(slots.used for slots in self.bench.admission._jobs.values())
         assert 0 <= used <= 4
         if self.bench.session.active is None:
-            assert used == 0
+            assert used <= self.hands_free
 
     def teardown(self) -> None:
         self.bench.sessions.detach(self.attachment)
@@ -155,5 +164,13 @@ def _number(event: Event) -> int:
     return int(event.turn_id.rpartition(".")[2])
 
 
+class HandsFree(Conversation):
+    """The microphone stays open."""
+
+    hands_free = True
+
+
 TestConversation = Conversation.TestCase
 TestConversation.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHandsFree = HandsFree.TestCase
+TestHandsFree.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

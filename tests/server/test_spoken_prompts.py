@@ -15,7 +15,7 @@ from pipelines.messages import (
     TranscriptChunk,
 )
 from server.foresight import TICK_S
-from server.listening import Listening
+from server.listening import Arrivals
 from tests.fakes import EAR, tokens
 from tests.server.session_bench import DONE, Bench, answering, inputs, last, listening, said
 
@@ -173,9 +173,9 @@ def test_bad_audio() -> None:
 
 
 def test_crumbs_of_audio_take_no_memory() -> None:
-    heard = Listening("", 16_000, 600.0)
+    heard = Arrivals(16_000)
     for number in range(10_000):
-        heard.arrived(2, 50.0 + number * 1e-5)
+        heard.add(2, 50.0 + number * 1e-5)
     assert len(heard._arrived_s) <= 21
     assert heard.arrival_s(0.0, 99.0) == 50.0
     assert 50.05 < heard.arrival_s(620.0, 99.0) <= 50.1

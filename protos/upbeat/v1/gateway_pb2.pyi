@@ -55,7 +55,9 @@ class ConverseRequest(_message.Message):
 
     @_builtins.property
     def audio(self) -> Global___AudioInput:
-        """The prompt is spoken. With commit_on_silence audio may go on while the answer comes; it is not heard."""
+        """The prompt is spoken. With commit_on_silence audio may go on while the answer comes; it is not heard, but
+        with interrupt_on_speech.
+        """
 
     @_builtins.property
     def commit(self) -> Global___CommitPrompt:
@@ -120,6 +122,7 @@ class ConverseStart(_message.Message):
     RESUME_WINDOW_MS_FIELD_NUMBER: _builtins.int
     AUDIO_SAMPLE_RATE_FIELD_NUMBER: _builtins.int
     COMMIT_ON_SILENCE_FIELD_NUMBER: _builtins.int
+    INTERRUPT_ON_SPEECH_FIELD_NUMBER: _builtins.int
     partial_prompt_mode: _types_pb2.PartialPromptMode.ValueType
     partial_prompt_policy: _builtins.str
     """When to work ahead, NAME or NAME=NUMBER; empty for the mode's default. PREFILL and ANSWER_AHEAD: "wait_k=3"
@@ -139,6 +142,14 @@ class ConverseStart(_message.Message):
     """Sample rate of `audio`, 8,000 to 48,000 Hz; 0 if no audio will come."""
     commit_on_silence: _builtins.bool
     """With audio: commit by itself when the speaker stops."""
+    interrupt_on_speech: _builtins.bool
+    """With commit_on_silence: the microphone stays open, and only speech in it counts. Speech that begins while an
+    answer comes ends it like `interrupt`, at what was heard of it by the playback reports (an `interrupt` behind
+    turn_done corrects that), and begins the next turn with its first sample; so does speech after an answer. A
+    turn begins with an empty transcript, sent when speech has begun; speech of which nothing is understood leaves
+    the turn open for what is said next. Audio without words keeps no stream from being idle. There is no echo
+    cancellation: a voice that the microphone picks up from a loudspeaker is speech like any other.
+    """
     @_builtins.property
     def models(self) -> _types_pb2.ModelChoice: ...
     @_builtins.property
@@ -174,10 +185,11 @@ class ConverseStart(_message.Message):
         resume_window_ms: _builtins.int = ...,
         audio_sample_rate: _builtins.int = ...,
         commit_on_silence: _builtins.bool = ...,
+        interrupt_on_speech: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "models", b"models", "sampling", b"sampling", "service", b"service", "voice", b"voice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_sample_rate", b"audio_sample_rate", "commit_on_silence", b"commit_on_silence", "emit_before_commit", b"emit_before_commit", "history", b"history", "image", b"image", "modalities", b"modalities", "models", b"models", "partial_prompt_mode", b"partial_prompt_mode", "partial_prompt_policy", b"partial_prompt_policy", "resume_window_ms", b"resume_window_ms", "sampling", b"sampling", "service", b"service", "thoughts", b"thoughts", "voice", b"voice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_sample_rate", b"audio_sample_rate", "commit_on_silence", b"commit_on_silence", "emit_before_commit", b"emit_before_commit", "history", b"history", "image", b"image", "interrupt_on_speech", b"interrupt_on_speech", "modalities", b"modalities", "models", b"models", "partial_prompt_mode", b"partial_prompt_mode", "partial_prompt_policy", b"partial_prompt_policy", "resume_window_ms", b"resume_window_ms", "sampling", b"sampling", "service", b"service", "thoughts", b"thoughts", "voice", b"voice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

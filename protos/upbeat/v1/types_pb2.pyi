@@ -1034,7 +1034,9 @@ class TranscriptEvent(_message.Message):
     """0 to 1: how unlikely it is to change."""
     is_final: _builtins.bool
     start_ms: _builtins.int
-    """Place in the input audio."""
+    """Place in the turn's input audio; with interrupt_on_speech in all of the conversation's, counted afresh where
+    the client's own `commit` or `cancel` ended what was being said.
+    """
     end_ms: _builtins.int
     def __init__(
         self,
