@@ -56,13 +56,27 @@ def load_all(plan: LoadPlan, progress: Callable[[str], None] = lambda _: None) -
     pipelines: dict[str, Pipeline] = {}
     for modality, load in loaders:
         progress(modality)
-        pipeline = load()
+        try:
+            pipeline = load()
+        except (MemoryError, RuntimeError) as error:
+            if not _is_short_of_memory(error):
+                raise
+            words = "the device has no memory for it; device.kv_tokens says what the text model keeps"
+            raise ModelBroken(
+                f"{modality}: {words} ({(str(error) or 'MemoryError').splitlines()[0]})"
+            ) from error
         name = pipeline.info.name
         if name in pipelines:
             raise InvalidRequest(f"device.{modality}", f"another model has the same folder name {name!r}")
         pipelines[name] = pipeline
     _check_loras(plan, pipelines.values())
     return pipelines
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    """On a CPU torch says so in words alone."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or ("memory" in words and "allocate" in words)
 
 
 def folder_of(given: str, embedded: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import msgspec
 
@@ -54,7 +55,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         between("device.max_jobs", self.max_jobs, 1, 65_536)
         between("device.max_image_side", self.max_image_side, 64, 4096)
         between("device.decoders", self.decoders, 1, 64)
-        if self.device != "cpu" and not self.device.startswith("cuda"):
+        if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", self.device):
             raise InvalidRequest("device.device", f'"cpu" or "cuda[:N]", not {self.device!r}')
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise InvalidRequest("device.dtype", f"float32, bfloat16 or float16, not {self.dtype!r}")

@@ -50,3 +50,24 @@ def test_the_folder_at_fault_is_named(tmp_path: Path) -> None:
         loading._image(loading.LoadPlan(), tmp_path / "sketch")
     with pytest.raises(ModelBroken, match=r"sketch.config\.json: the file is missing$"):
         loading._speech(loading.LoadPlan(speech=str(tmp_path / "sketch")))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore."), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 68719476736 bytes"), True),
+        (MemoryError(), True),
+        (RuntimeError("a shape is wrong"), False),
+    ],
+)
+def test_a_device_without_room_is_told_as_such(
+    error: Exception, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loading, "_text", load)
+    with pytest.raises(Exception, match="text: the device has no memory" if told else "shape") as caught:
+        loading.load_all(loading.LoadPlan())
+    assert isinstance(caught.value, ModelBroken) is told

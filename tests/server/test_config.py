@@ -59,6 +59,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
         ("[[tenants]]\nname = 'a'\ntoken = 'short'", r"tenants.token"),
         ("[[tenants]]\nname = 'a'\ntoken = 'schlüssel-der-küche'", r"tenants.token: printable ASCII"),
         ("[[tenants]]\nname = 'a'\ntoken = ' 0123456789abcdef'", r"tenants.token: printable ASCII"),
+        ("[device]\ndevice = 'cuda:x'", r"device.device: .*, not 'cuda:x'"),
         ("[device]\nthreads = 4096", r"device.threads"),
         ("listen = ", "not TOML"),
         (
