@@ -116,14 +116,14 @@ def verify_text(folder: Path, dtype: str, table: Table) -> bool:
 
 def verify_other(folder: Path, kind: str, table: Table) -> bool:
     """Fills the table for a folder that is no text model; True where it loads."""
-    pipeline = _image(folder) if kind == "image" else _speech(folder)
-    info = pipeline.info
+    info = _LOADERS[kind](folder).info
     for name, value in (
         ("kind", f"{kind}, {info.family}, {info.parameters / 1e6:,.1f} M parameters"),
         ("sizes", _joined(f"{width}x{height}" for width, height in info.sizes)),
         ("schedulers", _joined(info.schedulers)),
         ("voices", _joined(info.voices)),
         ("sample rate", f"{info.sample_rate} Hz" if info.sample_rate else ""),
+        ("languages", _joined(info.languages)),
         ("verdict", "loaded; not compared with its library's own pipeline"),
     ):
         if value:
@@ -132,7 +132,7 @@ def verify_other(folder: Path, kind: str, table: Table) -> bool:
 
 
 def kind_of(folder: Path) -> str:
-    """ "text", "image" or "speech", by the files in the folder. Raises: ModelBroken."""
+    """ "text", "image", "speech" or "recogniser", by the files in the folder. Raises: ModelBroken."""
     if (folder / "model_index.json").is_file():
         return "image"
     if not folder.is_dir():
@@ -144,7 +144,9 @@ def kind_of(folder: Path) -> str:
         raise ModelBroken(
             f"{folder}: neither model_index.json nor a readable config.json ({error})"
         ) from error
-    return "speech" if model_type in ("vits", "upbeat-voice") else "text"
+    return {"vits": "speech", "upbeat-voice": "speech", "moonshine": "recogniser"}.get(
+        str(model_type), "text"
+    )
 
 
 def main() -> None:
@@ -194,6 +196,15 @@ def _speech(folder: Path) -> Pipeline:
     from pipelines.speech.pipeline import SpeechPipeline
 
     return SpeechPipeline.load(folder, name=folder.name)
+
+
+def _recogniser(folder: Path) -> Pipeline:
+    from pipelines.speech.transcriber import TranscriberPipeline
+
+    return TranscriberPipeline.load(folder, name=folder.name)
+
+
+_LOADERS = {"image": _image, "speech": _speech, "recogniser": _recogniser}
 
 
 def _windows(config: ModelConfig) -> str:

@@ -16,6 +16,7 @@ from pipelines.errors import ModelBroken
 from pipelines.text.pipeline import TextPipeline
 from pipelines.text.settings import TextSettings
 from pipelines.verify import compare, kind_of, main, verify_text
+from tests.pipelines.speech.moonshine_folder import write_moonshine
 from tests.text_driver import Folders
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -46,6 +47,16 @@ def test_the_kind_of_a_folder(folders: Folders, tmp_path: Path) -> None:
         kind_of(tmp_path)
     with pytest.raises(ModelBroken, match=r"there is no such folder$"):
         kind_of(tmp_path / "nowhere")
+
+
+def test_a_recogniser_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["verify", str(write_moonshine(tmp_path))])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    assert "recogniser, moonshine" in capsys.readouterr().out
 
 
 def test_an_unsupported_folder_names_the_field(
