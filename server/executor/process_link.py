@@ -190,7 +190,9 @@ class ProcessLink:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        if self._channel is not None:
+        if not self._up:
+            process.kill()  # it is loading: nobody waits for what it would finish
+        elif self._channel is not None:
             self._send(Stop())
         try:
             await asyncio.wait_for(process.wait(), timeout=3.0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from typing import Any
 
 import pytest
 
-from server.executor.process_link import ROOT, SPINS, environment
+from server.executor.process_link import ROOT, SPINS, ProcessLink, environment
+from server.executor.settings import DeviceSettings
 
 OURS = {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
@@ -26,3 +29,26 @@ def test_threads_that_wait_spin_for_a_short_while(given: dict[str, str], more: d
 
 def test_it_finds_the_modules_of_its_gateway_first() -> None:
     assert environment({"PYTHONPATH": "there"}, 1)["PYTHONPATH"] == f"{ROOT}{os.pathsep}there"
+
+
+class Busy:
+    """A process that hears nothing but a kill."""
+
+    def __init__(self) -> None:
+        self.returncode: int | None = None
+        self._killed = asyncio.Event()
+
+    def kill(self) -> None:
+        self._killed.set()
+
+    async def wait(self) -> int:
+        await self._killed.wait()
+        return -9
+
+
+async def test_a_process_that_is_still_loading_is_not_waited_for() -> None:
+    link: Any = ProcessLink(DeviceSettings(threads=1))
+    link._process = Busy()
+    async with asyncio.timeout(1.0):
+        await link._end_process()
+    await link.stop()
