@@ -39,7 +39,7 @@ async def ask(
     Raises: ClientError, BadFile.
     """
     if path is None:
-        sound, rate = await _microphone(), MICROPHONE_RATE
+        sound, rate = await microphone(), MICROPHONE_RATE
     else:
         pcm16, rate = read_wav(path)
         if not pcm16:
@@ -112,7 +112,7 @@ async def paced(pcm16: bytes, rate: int) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _microphone() -> AsyncIterator[bytes]:
+async def microphone() -> AsyncIterator[bytes]:
     """The sound on standard input, which has begun. Raises: BadFile where there is none."""
     if sys.stdin is not None and sys.stdin.isatty():
         raise BadFile(f"standard input is a terminal: pipe a microphone into it, as {MICROPHONE}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +17,7 @@ from upbeat.v1.types_pb2 import ImageOptions, VoiceOptions
 from clients import ask as asking
 from clients import chat as chatting
 from clients import demo as demonstration
-from clients import oneshot, options
+from clients import hands_free, oneshot, options
 from clients.client import DEFAULT_TARGET, Upbeat
 from clients.errors import ClientError
 from clients.explain import explain
@@ -257,6 +259,38 @@ def ask(
         await asking.ask(upbeat, console, path, out, mode)
 
     connected(asked, server, token, ca)
+
+
+@app.command()
+def talk(
+    out: Annotated[
+        Path | None, output("-o", "--out", metavar="FILE", words="The voice into this file, not the output.")
+    ] = None,
+    ahead: Ahead = "answer_ahead",
+    server: Server = DEFAULT_TARGET,
+    token: Token = "",
+    ca: Certificate = None,
+) -> None:
+    """Talk hands free: speak whenever you like, also while the answer comes; that ends it.
+
+    Example: **arecord -q -f S16_LE -r 16000 | upbeat talk | aplay -q -f S16_LE -r 16000**
+
+    Sound is raw (16 bits, mono, 16,000 Hz), from standard input to standard output; where that is a terminal
+    answers are not spoken. Wear headphones: there is no echo cancellation, so that a loudspeaker interrupts
+    itself. Ctrl-C or the end of the input ends it.
+    """
+    mode = options.mode(ahead)
+
+    async def talked(upbeat: Upbeat) -> None:
+        microphone = await asking.microphone()
+        with contextlib.ExitStack() as stack:
+            player = None if sys.stdout.isatty() else sys.stdout.buffer
+            if out is not None:
+                player = stack.enter_context(out.open("wb"))
+            stack.enter_context(contextlib.suppress(asyncio.CancelledError))  # Ctrl-C, as one leaves
+            await hands_free.converse(upbeat, errors, microphone, player, mode)
+
+    connected(talked, server, token, ca)
 
 
 @app.command()

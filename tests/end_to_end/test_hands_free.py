@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import io
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
 
 import numpy as np
-import pytest
 import soxr
+from rich.console import Console
 
+from clients import hands_free
 from clients.client import Upbeat
 from clients.events import Audio, Done, Event, Token, Transcript
 from clients.talk import Talk
@@ -86,12 +91,39 @@ async def test_speech_interrupts_asks_again_and_ends(upbeat: Upbeat) -> None:
     assert any(isinstance(event, Token) for event in third)
 
 
-@pytest.mark.parametrize("seconds", [3.0])
-async def test_an_open_microphone_without_speech_begins_no_turn(upbeat: Upbeat, seconds: float) -> None:
-    hiss = (np.random.default_rng(0).standard_normal(round(RATE * seconds)) * 1000).astype("<i2").tobytes()
-    talking = upbeat.converse(audio_sample_rate=RATE, commit_on_silence=True, interrupt_on_speech=True)
-    async with asyncio.timeout(30), talking as talk:
-        await say(talk, SILENCE + hiss)
-        await talk.end()
-        assert [event async for event in talk] == []
-        assert talk.ended
+async def test_from_the_pipe_of_a_microphone_to_that_of_a_player_until_ctrl_c(
+    upbeat: Upbeat, address: str
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "clients.cli", "talk", "--server", address),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    playing = asyncio.create_task(process.stdout.read())
+    process.stdin.write(await spoken(upbeat, SHORT))
+    async with asyncio.timeout(60):
+        you, answer, times = [(await process.stderr.readline()).decode() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        assert (await process.wait(), await process.stderr.read()) == (0, b"")
+    assert you == f"you {SHORT}\n"
+    assert answer.strip()
+    marks = r"times first token [\d,]+ ms, first sound [\d,]+ ms, [\d.]+ s of sound, complete\n"
+    assert re.fullmatch(marks, times)
+    assert np.abs(np.frombuffer(await playing, "<i2")).max() > 1000
+
+
+async def test_an_open_microphone_without_speech_begins_no_turn(upbeat: Upbeat) -> None:
+    hiss = (np.random.default_rng(0).standard_normal(3 * RATE) * 1000).astype("<i2").tobytes()
+
+    async def microphone() -> AsyncIterator[bytes]:
+        yield SILENCE
+        for at in range(0, len(hiss), 3200):
+            yield hiss[at : at + 3200]
+
+    console, player = Console(file=io.StringIO()), io.BytesIO()
+    async with asyncio.timeout(30):
+        await hands_free.converse(upbeat, console, microphone(), player, "prefill")
+    assert isinstance(console.file, io.StringIO)
+    assert (console.file.getvalue(), player.getvalue()) == ("", b"")
