@@ -201,7 +201,7 @@ def draw(
 
     Example: **upbeat draw "a red boat on the water" -o boat.png --steps 20 --seed 7**
 
-    From another picture: **upbeat draw "a blue boat" -o blue.png --start boat.png --strength 0.7**
+    From another picture: **upbeat draw "a blue boat on the water" -o blue.png --start boat.png**
     """
     width, height = options.size(size)
     image = ImageOptions(
