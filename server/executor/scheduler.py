@@ -4,8 +4,8 @@ The specification
   1. Order. Jobs stand by class; inside a class by the rules of `ready`: tenants over their share last, then
      the earliest deadline, then the tenant that was served least, then the first to come. The deadline is the
      client's or, in the two urgent classes, the moment at which whom the job serves runs dry, whichever is
-     earlier; before the first output that is the job's arrival. But a listener who is about to fall silent
-     goes before those who have heard nothing yet.
+     earlier; before the first output that is the job's arrival. But text for a voice that has yet to begin,
+     which may be a prompt of a thousand tokens, stands behind voices that are heard, for up to `BEGIN_S`.
   2. What can wait stands one class lower, behind every committed job there: work on an uncommitted prompt,
      and work that is ahead of whom it serves (audio of which enough is buffered, text that is yet to be
      read), until that is used up. Work on uncommitted prompts of a session that owes device time (rule 3 of
@@ -51,12 +51,12 @@ Leased = Callable[[Job], int]
 PATIENCE_S = {JobClass.STANDARD: 120.0, JobClass.BATCH: 1200.0}
 MARGIN_S = 0.05
 """What is left to hear when work for a listener is begun at the latest."""
-SILENCE_S = 10.0
-"""So long a wait for the first sound weighs as much as a silence in the midst of speech."""
+BEGIN_S = 10.0
+"""So long a wait for a voice's first sound weighs as much as a silence in the midst of another's speech."""
 
 
 class Urgency(NamedTuple):
-    """Sorts jobs: the smaller goes first."""
+    """Sorts jobs: the smaller goes first. due_s: until when it can wait, wherever it stands."""
 
     rank: int
     ahead: bool
@@ -64,6 +64,7 @@ class Urgency(NamedTuple):
     deadline_s: float
     tenant_cost: float
     job_id: int
+    due_s: float = -math.inf
 
 
 class Slot(NamedTuple):
@@ -138,34 +139,28 @@ class Scheduler:
 
     def urgency(self, job: Job) -> Urgency:
         """Rules 1 to 3 and 7."""
-        rank, ahead, deadline_s = self._standing(job)
+        rank, ahead, due_s = self._standing(job)
+        served = _served(job)
+        begins = rank == JobClass.REALTIME and served is not job and served.dry_s == -math.inf
+        deadline_s = due_s + BEGIN_S if begins else due_s
         over, cost = self._tenants.over(job.tenant), self._tenants.cost(job.tenant)
-        return Urgency(rank, ahead, over, deadline_s, cost, job.id)
+        return Urgency(rank, ahead, over, deadline_s, cost, job.id, due_s)
 
-    def _standing(self, job: Job, passing: bool = True) -> tuple[int, bool, float]:
-        """Class, whether it can wait, deadline. passing: what is over in tenths of a second counts too, that
-        somebody is ahead of whom it serves or that a listener falls silent."""
+    def _standing(self, job: Job, leads: bool = True) -> tuple[int, bool, float]:
+        """Class, whether it can wait, deadline. leads: work that is ahead of whom it serves stands lower."""
         rank, deadline_s, served = int(job.job_class), job.deadline_s, job
         while served.consumer is not None:
             served = served.consumer
             rank, deadline_s = min(rank, int(served.job_class)), min(deadline_s, served.deadline_s)
-        ahead = not job.committed or (passing and served.ahead_until_s > self._now_s)
+        ahead = not job.committed or (leads and served.ahead_until_s > self._now_s)
         if rank <= JobClass.INTERACTIVE:
-            listened_to = passing and rank == JobClass.REALTIME
-            deadline_s = min(deadline_s, self._due_s(served, listened_to))
+            deadline_s = min(deadline_s, served.dry_s if served.dry_s > -math.inf else served.arrived_s)
         elif deadline_s == math.inf and self._patience_ends_s(job) <= self._now_s:
             deadline_s = self._patience_ends_s(job)
         if ahead:
             spare = not job.committed and self._ahead.free_s(job.session_id, self._now_s) > self._now_s
             rank = SPARE if spare else min(rank + 1, int(JobClass.BATCH))
         return rank, ahead, deadline_s
-
-    def _due_s(self, served: Job, listened_to: bool) -> float:
-        """Rule 1: when the first output is due, or what is heard or read next."""
-        if served.dry_s == -math.inf:
-            return served.arrived_s
-        falls_silent = listened_to and served.dry_s - MARGIN_S <= self._now_s
-        return served.dry_s - (SILENCE_S if falls_silent else 0.0)
 
     def slice_urgency(self, rows: Iterable[Job]) -> Urgency:
         """That of the most urgent row that is not cancelled."""
@@ -199,12 +194,8 @@ class Scheduler:
 
     def _wake_later(self, job: Job) -> None:
         """When the place that the job has just taken will have become wrong by itself."""
-        served = job
-        while served.consumer is not None:
-            served = served.consumer
+        served = _served(job)
         times = [served.ahead_until_s, self._patience_ends_s(job)]
-        if job.rank == JobClass.REALTIME:
-            times.append(served.dry_s - MARGIN_S)
         if job.rank == SPARE:
             times.append(self._ahead.free_s(job.session_id, self._now_s))
         soonest = min((time for time in times if time > self._now_s), default=math.inf)
@@ -274,7 +265,7 @@ class Scheduler:
         if other.rank > mine.rank:
             return False
         if other.rank == mine.rank:
-            pressed = self._done_s(now_s, running, pipeline) > other.deadline_s
+            pressed = self._done_s(now_s, running, pipeline) > other.due_s
             alone = own_pipeline or other.ahead or other.over
             return pressed and not alone and other.deadline_s < mine.deadline_s
         if mine.rank == SPARE:
@@ -283,7 +274,7 @@ class Scheduler:
             return not running.ends_within(self._delay_ms)
         if mine.rank <= JobClass.INTERACTIVE and not running.overdue:
             return not running.ends_within(self._delay_ms / 2)
-        runs_dry = self._done_s(now_s, running, pipeline) + MARGIN_S > other.deadline_s
+        runs_dry = self._done_s(now_s, running, pipeline) + MARGIN_S > other.due_s
         return runs_dry or other.rank > JobClass.INTERACTIVE
 
     def _done_s(self, now_s: float, running: Running, pipeline: str) -> float:
@@ -378,9 +369,17 @@ class Scheduler:
         return {job for job in rows if held[job.rank][0] <= held[job.rank][1]}
 
     def _claim(self, job: Job) -> Urgency:
-        """Urgency without what changes all the time: two would take each other's memory for ever."""
-        rank, ahead, deadline_s = self._standing(job, passing=False)
+        """Urgency without what changes all the time. By what tenants were served, two would take each other's
+        memory for ever; who is ahead of a listener is back in tenths of a second."""
+        rank, ahead, deadline_s = self._standing(job, leads=False)
         return Urgency(rank, ahead, False, deadline_s, 0.0, job.id)
+
+
+def _served(job: Job) -> Job:
+    """Whom it serves in the end: itself, or who consumes its output."""
+    while job.consumer is not None:
+        job = job.consumer
+    return job
 
 
 def _held(jobs: list[Job], leased: Leased, rank: int) -> tuple[int, int]:

@@ -164,8 +164,8 @@ def test_rule_4_a_job_that_ran_ahead_is_promoted_with_its_turn() -> None:
 def test_rule_5_a_producer_inherits_its_consumers_deadline() -> None:
     speech, text = ToyPipeline("speech"), ToyPipeline("text", max_rows=1)
     bench = Bench(speech, text)
-    voice = bench.submit(R, pipeline="speech", committed=False)
-    rival = bench.submit(R, pipeline="text", deadline_in_s=10.0)
+    voice, later = (bench.submit(R, pipeline="speech", committed=False) for _ in range(2))
+    rival = bench.submit(I, pipeline="text", consumer=later)
     producer = bench.submit(I, pipeline="text", consumer=voice)
     bench.run()
     order = [job for job, chunk in bench.out if isinstance(chunk, Done)]

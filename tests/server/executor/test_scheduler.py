@@ -13,9 +13,8 @@ from pipelines.contract import Job
 from pipelines.messages import JobClass, TextRequest
 from server.executor.accounts import LEAD_MS
 from server.executor.scheduler import (
+    BEGIN_S,
     FLOORS,
-    MARGIN_S,
-    SILENCE_S,
     Resume,
     Running,
     Scheduler,
@@ -208,55 +207,51 @@ def test_streams_go_by_what_is_left_to_hear_or_read() -> None:
     assert ready(scheduler) == [3, 1, 2]
 
 
-def test_who_falls_silent_goes_before_who_has_yet_to_begin() -> None:
-    """A newcomer's prompt of a thousand tokens would else come before each chunk of those who speak. Nobody
-    has to offer them again for that; and a first sound is not put off for ever."""
+def test_text_of_a_voice_that_has_yet_to_begin_stands_behind_voices_that_are_heard() -> None:
+    """A newcomer's prompt of a thousand tokens would else come before each chunk of those who speak. Its
+    audio goes first, as ever, and its prompt is not put off for ever."""
     scheduler = Scheduler(DELAY_MS)
     scheduler.tick(5.0)
-    speaking, text, new = (
-        job(1, R),
-        job(2, I, consumer=job(9, R)),
-        job(3, I, consumer=job(8, R, pipeline="q")),
-    )
-    speaking.dry_s, new.consumer.arrived_s = 5.1, 4.99  # type: ignore[union-attr]
-    text.consumer.dry_s = 5.12  # type: ignore[union-attr]
-    for each in (new, text, speaking):
+    heard, other, new = job(1, R), job(9, R, pipeline="q"), job(4, R)
+    text, prompt = job(2, I, consumer=other), job(3, I, consumer=new)
+    heard.dry_s, other.dry_s, new.arrived_s = 5.1, 5.12, 4.99
+    for each in (prompt, text, heard, new):
         scheduler.offer(each)
-    assert ready(scheduler) == [3, 1, 2]
-    scheduler.tick(5.1 - MARGIN_S)
-    assert ready(scheduler) == [1, 3, 2]
-    scheduler.tick(5.12 - MARGIN_S)
-    assert ready(scheduler) == [1, 2, 3]
-    running = Running(Slot("q", R), (new,), 100.0)
-    assert scheduler.should_yield(5.12, running, False, ())
-    scheduler.tick(5.0 + 2 * SILENCE_S)
-    speaking.dry_s = text.consumer.dry_s = 5.0 + 2 * SILENCE_S  # type: ignore[union-attr]
-    for each in (text, speaking):
+    assert ready(scheduler) == [4, 1, 2, 3]
+    heard.dry_s = other.dry_s = 5.0 + BEGIN_S
+    for each in (text, heard):
         scheduler.offer(each)
-    assert ready(scheduler) == [3, 1, 2]
+    assert ready(scheduler) == [4, 3, 1, 2]
 
 
-def test_silence_moves_no_memory() -> None:
-    """It is over with the next chunk: two would take each other's for ever."""
+@pytest.mark.parametrize(("dry_s", "wanted"), [(5.2, False), (5.05, True)])
+def test_who_is_heard_interrupts_a_first_prompt_only_where_it_would_fall_silent(
+    dry_s: float, wanted: bool
+) -> None:
+    """And that one interrupts no voice, but all that is less urgent, at once."""
     scheduler = Scheduler(DELAY_MS)
     scheduler.tick(5.0)
-    silent, new = job(1, R), job(2, R)
-    silent.dry_s, new.arrived_s = 4.9, 4.8
-    for each in (silent, new):
+    heard, new = job(1, R), job(2, I, pipeline="q", consumer=job(8, R))
+    heard.dry_s, new.consumer.arrived_s = dry_s, 4.9  # type: ignore[union-attr]
+    scheduler.offer(heard)
+    assert scheduler.should_yield(5.0, Running(Slot("q", R), (new,), 100.0), False, ()) is wanted
+    scheduler.withdraw(heard)
+    scheduler.offer(new)
+    assert not scheduler.should_yield(5.0, Running(Slot("p", R), (heard,), 100.0), False, ())
+    assert scheduler.should_yield(5.0, Running(Slot("p", S), (job(3),), 100.0), False, ())
+
+
+def test_who_is_heard_takes_no_memory_of_who_has_yet_to_begin() -> None:
+    """That is over with the next chunk: two would take each other's for ever."""
+    scheduler = Scheduler(DELAY_MS)
+    scheduler.tick(5.0)
+    heard, new = job(1, I, consumer=job(9, R)), job(2, I, consumer=job(8, R))
+    heard.consumer.dry_s, new.consumer.arrived_s = 4.9, 4.8  # type: ignore[union-attr]
+    for each in (heard, new):
         scheduler.offer(each)
     assert ready(scheduler) == [1, 2]
-    assert scheduler.victims([new], lambda _: 1, silent) == []
-    assert scheduler.victims([silent], lambda _: 1, new) == [silent]
-
-
-def test_readers_wait_for_first_tokens_as_before() -> None:
-    scheduler = Scheduler(DELAY_MS)
-    scheduler.tick(5.0)
-    reader, new = job(1, I), job(2, I)
-    reader.dry_s, new.arrived_s = 4.995, 4.99
-    for each in (reader, new):
-        scheduler.offer(each)
-    assert ready(scheduler) == [2, 1]
+    assert scheduler.victims([new], lambda _: 1, heard) == []
+    assert scheduler.victims([heard], lambda _: 1, new) == [heard]
 
 
 def test_a_suspended_slice_that_becomes_urgent_takes_the_device_back() -> None:

@@ -20,7 +20,7 @@ def naive(scheduler: Scheduler, leases: dict[Job, int], claimant: Job) -> list[J
     """Rule 8 as it was written first: everything is known of everybody before anybody is chosen."""
 
     def claim(job: Job) -> Urgency:
-        rank, ahead, deadline_s = scheduler._standing(job, passing=False)
+        rank, ahead, deadline_s = scheduler._standing(job, leads=False)
         return scheduler.urgency(job)._replace(
             rank=rank, ahead=ahead, over=False, deadline_s=deadline_s, tenant_cost=0.0
         )
