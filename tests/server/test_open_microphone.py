@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import DeviceLost, Exhausted, InvalidRequest
+from pipelines.errors import DeviceLost, Draining, Exhausted, InvalidRequest
 from pipelines.messages import (
     Failed,
     FinishReason,
@@ -238,6 +238,15 @@ def test_what_ends_the_listening_ends_the_stream() -> None:
     on.link.emit(1, Failed("DeviceLost", "gone"))
     with pytest.raises(DeviceLost):
         on.events()
+    assert places(on) == (0, 0)
+
+
+def test_a_server_that_goes_waits_for_no_microphone() -> None:
+    on = open_microphone()
+    on.dispatcher.draining = True
+    with pytest.raises(Draining):
+        on.events()
+    on.sessions.detach(on.attachment)
     assert places(on) == (0, 0)
 
 

@@ -173,4 +173,4 @@ class HandsFree(Conversation):
 TestConversation = Conversation.TestCase
 TestConversation.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestHandsFree = HandsFree.TestCase
-TestHandsFree.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHandsFree.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
