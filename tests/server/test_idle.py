@@ -131,19 +131,12 @@ async def test_a_listener_who_stands_still_keeps_no_voice() -> None:
 async def test_a_running_turn_is_not_idle() -> None:
     limits = Limits(idle_timeout_s=0.05)
     link = FakeLink()
-    async with serving(Config(listen="127.0.0.1:0", limits=limits), link) as (server, channel):
+    async with serving(Config(listen="127.0.0.1:0", limits=limits), link) as (_, channel):
         client = Client(channel)
         await client.start()
         await client.commit("Hi")
         await link.sees(lambda: bool(link.jobs))
-        passed = server.gateway.clock.now() + 0.2
-        link.script = Device()
-        while server.gateway.clock.now() < passed:
-            other = Client(channel)
-            await other.start()
-            await other.commit("Hi")
-            await other.turn()
-            await other.end()
+        await asyncio.sleep(0.2)
         assert link.cancelled() == []
         client.call.cancel()
 
