@@ -1,8 +1,7 @@
 """The values that cross the process boundary: requests and inputs down, chunks up.
 
-Frozen msgspec structs: immutable, typed, and framed as msgpack by the link without further code.
-Times are seconds or milliseconds as the name says; a deadline travels as seconds from now, since the
-two sides need not share a clock. Nothing here imports torch.
+Frozen msgspec structs, framed as msgpack by the link without further code. Times are seconds or milliseconds
+by name; a deadline travels as seconds from now: the sides share no clock. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -121,8 +120,7 @@ class ImageRequest(Value, frozen=True):
 
 class TranscribeRequest(Value, frozen=True):
     """Audio arrives as `SpeechAudio`: mono PCM16, little endian, at `sample_rate` Hz. open: a microphone that
-    stays open: what never sounds voiced is no utterance, an empty chunk says that one has begun, and only
-    from then to its end does the job take a place."""
+    stays open: only what sounds voiced is an utterance, and an empty chunk says that one has begun."""
 
     sample_rate: int = 16000
     language: str = ""
@@ -278,9 +276,8 @@ class ImageChunk(Value, frozen=True):
 
 
 class TranscriptChunk(Value, frozen=True):
-    """text so far of the utterance; stability 0..1; start_ms and end_ms in the input audio. paused: the
-    speaker has just fallen silent; if nothing more is said, this text will be the final one. cut: final, but
-    the speaker goes on; an empty one may be what ends it."""
+    """text so far of the utterance; stability 0..1; start_ms and end_ms in the input audio. paused: the final
+    text, if nothing more is said. cut: final, but the speaker goes on; an empty one may be what ends it."""
 
     text: str
     stability: float
