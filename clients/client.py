@@ -16,6 +16,7 @@ the server's default.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar, get_args
@@ -54,6 +55,8 @@ PartialPrompts = Literal["off", "prefill", "answer_ahead", "think_ahead"]
 RoleName = Literal["system", "user", "assistant"]
 Message = tuple[RoleName, str]
 Kind = TypeVar("Kind", bound=Event)
+ENDS = (type(None), StopAsyncIteration, asyncio.CancelledError)
+"""What making requests ends with where nothing is wrong with them."""
 
 
 class Upbeat:
@@ -271,17 +274,14 @@ class _Sent(AsyncIterator[Any]):
     error is kept here."""
 
     def __init__(self, requests: AsyncIterator[Any]) -> None:
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._requests = requests
 
     async def __anext__(self) -> Any:
         try:
             return await anext(self._requests)
-        except StopAsyncIteration:
-            raise
-        except Exception as error:
-            self.error = error
-            raise
+        finally:
+            self.error = sys.exception()
 
 
 async def _events(
@@ -298,7 +298,7 @@ async def _events(
                 if isinstance(event, kind | Done):
                     yield event
     except asyncio.CancelledError:
-        if sent is not None and sent.error is not None:
+        if sent is not None and not isinstance(sent.error, ENDS):
             raise sent.error from None
         raise
     finally:

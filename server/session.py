@@ -221,14 +221,13 @@ class Session:
 
     def _listening(self, sample_rate: int) -> Microphone:
         """The one that listens on. Raises: Draining, Exhausted, DeviceLost."""
-        before = self._microphone
-        if before is None or before.finished:
-            if before is not None and not before.spoken:
-                before.close()
-            self._microphone = Microphone(self._desk, sample_rate)
-            self._microphone.work.on_arrival(self.wake)
-            return self._microphone
-        return before
+        microphone = self._microphone
+        if microphone is None or microphone.finished:
+            if microphone is not None and not microphone.spoken:
+                microphone.close()
+            microphone = self._microphone = Microphone(self._desk, sample_rate)
+            microphone.work.on_arrival(self.wake)
+        return microphone
 
     def _hear(self) -> bool:
         """Whether somebody has begun to speak, or will no more. Raises: UpbeatError, when that cannot be
